@@ -1,0 +1,23 @@
+package wire
+
+// Ack says that the commitment of this number is on the seeder's disk.
+type Ack struct {
+	Channel ChannelID
+	Seq     uint64
+	Credit  int64 // bytes that may be owed from now on
+}
+
+// Kind is KindAck.
+func (*Ack) Kind() Kind { return KindAck }
+
+func (m *Ack) encode(e *encoder) {
+	e.raw(m.Channel[:])
+	e.u64(m.Seq)
+	e.count(m.Credit)
+}
+
+func (m *Ack) decode(d *decoder) {
+	d.raw(m.Channel[:])
+	m.Seq = d.u64()
+	m.Credit = d.count()
+}
