@@ -1,0 +1,233 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+)
+
+// Status implements chain.Backend. Conflicted is told for transactions that
+// were handed to this Backend's Broadcast (the newest 4,096 of them), with the
+// competing transaction where the node has an index of addresses.
+func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	s, err := b.position(ctx, txid)
+	if err != nil || s.State != chain.Unknown {
+		return s, err
+	}
+	b.mu.Lock()
+	inputs := b.sent[txid]
+	b.mu.Unlock()
+	for _, o := range inputs {
+		spent, by, err := b.spender(ctx, o, true)
+		if errors.Is(err, chain.ErrUnavailable) {
+			return chain.Status{}, err
+		}
+		if err != nil || !spent || by == txid {
+			continue // the parent is unknown too, or nothing can be told
+		}
+		s.State = chain.Conflicted
+		if !by.IsZero() {
+			s.Competing = append(s.Competing, by)
+		}
+	}
+	return s, nil
+}
+
+// position is the status as far as the node knows the transaction.
+func (b *Backend) position(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	d, err := b.dialect(ctx)
+	if err != nil {
+		return chain.Status{}, err
+	}
+	var answer struct{ BlockHash string }
+	err = b.rpc.call(ctx, &answer, "getrawtransaction", txid.String(), d.verbose(true))
+	switch err := unknown(err); {
+	case errors.Is(err, chain.ErrNotFound):
+		return chain.Status{}, nil
+	case err != nil:
+		return chain.Status{}, fmt.Errorf("ask the node for the status of %s: %w", txid, err)
+	case answer.BlockHash == "":
+		return chain.Status{State: chain.Seen}, nil
+	}
+	h, best, err := b.header(ctx, answer.BlockHash)
+	if err != nil {
+		return chain.Status{}, err
+	}
+	if !best {
+		return chain.Status{State: chain.Seen}, nil
+	}
+	return chain.Status{State: chain.Mined, Height: h.Height, Block: h.Hash}, nil
+}
+
+// unknown makes an ErrNotFound of a node's answer that it does not know a
+// transaction, and an ErrUnsupported of one that it cannot know for want of
+// an index. Other errors stay.
+func unknown(err error) error {
+	refused := new(Error)
+	switch {
+	case !errors.As(err, &refused):
+		return err
+	case strings.Contains(refused.Message, "txindex"):
+		return fmt.Errorf("%w: start the node with -txindex: %w", chain.ErrUnsupported, err)
+	case refused.Code == codeNotFound:
+		return chain.ErrNotFound
+	}
+	return err
+}
+
+// RawTx implements chain.Backend.
+func (b *Backend) RawTx(ctx context.Context, txid bsv.Txid) (*bsv.Tx, error) {
+	d, err := b.dialect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var text string
+	if err := b.rpc.call(ctx, &text, "getrawtransaction", txid.String(), d.verbose(false)); err != nil {
+		return nil, fmt.Errorf("transaction %s: %w", txid, unknown(err))
+	}
+	tx, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("transaction %s: %w", txid, err)
+	}
+	if tx.Txid() != txid {
+		return nil, fmt.Errorf("transaction %s: the node sent another one: %w", txid, ErrProtocol)
+	}
+	return tx, nil
+}
+
+func parse(text string) (*bsv.Tx, error) {
+	if len(text) > 2*chain.MaxTxSize {
+		return nil, fmt.Errorf("%d bytes: %w", len(text)/2, errTooLarge)
+	}
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return bsv.ParseTx(raw, chain.MaxTxSize)
+}
+
+// Broadcast implements chain.Backend; prev may be nil.
+func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) error {
+	txid := tx.Txid()
+	if prev != nil && len(prev) != len(tx.Inputs) {
+		return chain.Reject(chain.Invalid, fmt.Sprintf("%d previous outputs for %d inputs", len(prev), len(tx.Inputs)))
+	}
+	raw := tx.Bytes()
+	if len(raw) > chain.MaxTxSize {
+		return chain.Reject(chain.Invalid, fmt.Sprintf("%d bytes", len(raw)))
+	}
+	d, err := b.dialect(ctx)
+	if err != nil {
+		return err
+	}
+	if !tx.FinalAt(0) {
+		var tip uint32
+		if err := b.rpc.call(ctx, &tip, "getblockcount"); err != nil {
+			return fmt.Errorf("broadcast %s: %w", txid, err)
+		}
+		if !tx.FinalAt(tip + 1) {
+			return chain.Reject(chain.NonFinal, fmt.Sprintf("lock time %d, next block %d", tx.LockTime, tip+1))
+		}
+	}
+	b.remember(txid, tx)
+	var answer string
+	err = b.rpc.call(ctx, &answer, "sendrawtransaction", hex.EncodeToString(raw))
+	refused := new(Error)
+	if err == nil || !errors.As(err, &refused) || errors.Is(err, chain.ErrUnavailable) {
+		if err != nil {
+			return fmt.Errorf("broadcast %s: %w", txid, err)
+		}
+		if answer != txid.String() {
+			return fmt.Errorf("broadcast %s: the node took %.64q: %w", txid, answer, ErrProtocol)
+		}
+		return nil
+	}
+	reason, known := classify(refused)
+	if !known && (reason == chain.Invalid || reason == chain.LowFee || reason == chain.NonFinal) {
+		return chain.Reject(reason, refused.Message)
+	}
+	// A transaction that is mined and spent again is refused with the words for
+	// missing inputs, so ask before it is called lost.
+	s, err := b.position(ctx, txid)
+	switch {
+	case errors.Is(err, chain.ErrUnavailable):
+		return fmt.Errorf("broadcast %s: %w", txid, err)
+	case err == nil && s.State != chain.Unknown, err != nil && known:
+		return nil
+	case known && d == bsvd:
+		reason = chain.MissingInputs // it has the transaction, as an orphan
+	case known:
+		return nil
+	}
+	if reason == chain.MissingInputs {
+		for _, in := range tx.Inputs {
+			switch spent, err := b.Spent(ctx, in.Prev); {
+			case errors.Is(err, chain.ErrUnavailable):
+				return fmt.Errorf("broadcast %s: %w", txid, err)
+			case err == nil && spent:
+				return chain.Reject(chain.DoubleSpend, refused.Message)
+			}
+		}
+	}
+	return chain.Reject(reason, refused.Message)
+}
+
+func (b *Backend) remember(txid bsv.Txid, tx *bsv.Tx) {
+	inputs := make([]bsv.Outpoint, len(tx.Inputs))
+	for i, in := range tx.Inputs {
+		inputs[i] = in.Prev
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.sent[txid]; ok {
+		return
+	}
+	if len(b.ring) < maxSent {
+		b.ring = append(b.ring, txid)
+	} else {
+		delete(b.sent, b.ring[b.next])
+		b.ring[b.next] = txid
+		b.next = (b.next + 1) % maxSent
+	}
+	b.sent[txid] = inputs
+}
+
+// classify reads a refusal of sendrawtransaction. known means that the node
+// says that it has the transaction.
+func classify(e *Error) (reason chain.Reason, known bool) {
+	const alreadyInChain = -27
+	text := strings.ToLower(e.Message)
+	has := func(parts ...string) bool {
+		for _, p := range parts {
+			if strings.Contains(text, p) {
+				return true
+			}
+		}
+		return false
+	}
+	// The order matters: bad-txns- stands before many things.
+	switch {
+	case e.Code == alreadyInChain, has("already have transaction", "transaction already", "txn-already-"):
+		return chain.Other, true
+	case has("already spent by transaction", "txn-mempool-conflict", "txn-double-spend", "double spend"):
+		return chain.DoubleSpend, false
+	case has("orphan transaction", "missing inputs", "missing-inputs", "missingorspent", "inputs-spent"):
+		return chain.MissingInputs, false
+	case has("not finalized", "non-final", "nonfinal", "non-bip68-final", "sequence locks"):
+		return chain.NonFinal, false
+	case has("insufficient priority", "under the required amount", "low fees", "min fee not met", "insufficient fee",
+		"relay fee not met"):
+		return chain.LowFee, false
+	case has("premature-spend-of-coinbase", "required maturity"):
+		return chain.Other, false
+	case has("decode failed", "script-verify-flag", "bad-txns-", "failed to validate input", "failed to parse input",
+		"less than the amount spent", "duplicate inputs"):
+		return chain.Invalid, false
+	}
+	return chain.Other, false
+}
