@@ -57,9 +57,12 @@
 // # Sources
 //
 //   - Keys and signatures: SEC 1 and SEC 2 (secp256k1), RFC 6979, BIP 62, BIP 66.
-//   - Signature hash: BIP 143 with the fork id of BSV's replay protection.
-//   - Recovery words and derivation: BIP 39, BIP 32, BIP 44 with coin type 236.
+//   - Transactions: BRC 12. Signature hash: BIP 143 with hash type 0x41, the
+//     fork id of BSV's replay protection.
+//   - Scripts: BRC 16 (P2PKH), BRC 47 (bare multi-signature).
+//   - Recovery words and derivation: BIP 39, BIP 32, BIP 44 with coin type 236;
+//     BRC 75 and BRC 32 describe the same.
 //   - Addresses: base58check, version 0x00 on main, 0x6f on test and regtest.
-//   - P2PKH payments as in BRC 29's locking script; transactions in the raw
-//     form of BRC 12.
+//   - Lock times: BIP 65 and BIP 112 have no force since Genesis; nLockTime and
+//     nSequence as in the original protocol.
 package bsv

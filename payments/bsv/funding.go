@@ -84,13 +84,7 @@ func (c Channel) checkFunding(tx *Tx, prev []Output, feeRate money.FeeRate, next
 	if want := feeRate.Fee(size); fee < want {
 		return fmt.Errorf("%s of %s: %w", fee, want, ErrFee)
 	}
-	lib := tx.library()
-	for i := range tx.Inputs {
-		if err := verifyWith(tx, i, prev[i], lib); err != nil {
-			return err
-		}
-	}
-	return nil
+	return VerifyInputs(tx, prev)
 }
 
 // CheckAncestor checks what a payee wants of a funding's unconfirmed ancestors:

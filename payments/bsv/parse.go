@@ -22,14 +22,14 @@ const (
 	minOutput = 8 + 1
 )
 
-// ParseTx reads exactly one transaction of at most max bytes. It has at least
+// ParseTx reads exactly one transaction of at most limit bytes. It has at least
 // one input and one output, lengths in their shortest form, nothing behind it,
 // and its outputs and their sum are amounts that can exist; so Bytes gives b
 // back. Memory is at most a small multiple of len(b), whatever b claims. b is
 // not kept. Errors are ErrTxSize and ErrTxSyntax.
-func ParseTx(b []byte, max int) (*Tx, error) {
-	if len(b) > max {
-		return nil, fmt.Errorf("%d of at most %d bytes: %w", len(b), max, ErrTxSize)
+func ParseTx(b []byte, limit int) (*Tx, error) {
+	if len(b) > limit {
+		return nil, fmt.Errorf("%d of at most %d bytes: %w", len(b), limit, ErrTxSize)
 	}
 	if !wellFormed(b) {
 		return nil, fmt.Errorf("%d bytes: %w", len(b), ErrTxSyntax)

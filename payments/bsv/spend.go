@@ -68,6 +68,22 @@ func VerifyInput(t *Tx, i int, prev Output) error {
 	return verifyWith(t, i, prev, t.library())
 }
 
+// VerifyInputs does what VerifyInput does for every input; prev holds the
+// outputs that they spend, in their order. ErrInputs where the numbers differ.
+func VerifyInputs(t *Tx, prev []Output) error {
+	if len(t.Inputs) == 0 || len(prev) != len(t.Inputs) || len(t.Outputs) == 0 {
+		return fmt.Errorf("verify %d inputs with %d previous outputs: %w", len(t.Inputs), len(prev), ErrInputs)
+	}
+	lib := t.library()
+	for i := range t.Inputs {
+		if err := verifyWith(t, i, prev[i], lib); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyWith works on the library's form of t, made once for all inputs.
 func verifyWith(t *Tx, i int, prev Output, lib *bt.Tx) error {
 	unlock := t.Inputs[i].Script
 	if err := checkUnlock(prev.Script, unlock); err != nil {
