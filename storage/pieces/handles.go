@@ -33,9 +33,10 @@ type handleKey struct {
 	file  int
 }
 
-// handle is one open file. Its fields but f and key belong to Handles.mu.
+// handle is one open file. Its fields but f, fd and key belong to Handles.mu.
 type handle struct {
 	f          *os.File
+	fd         int // of f, asked for once: File.Fd costs system calls
 	key        handleKey
 	write      bool
 	users      int
@@ -91,7 +92,7 @@ func (h *Handles) acquire(s *Store, file int, write bool) (*handle, error) {
 	for len(h.open) >= h.max && h.idle.prev != &h.idle {
 		h.drop(h.idle.prev)
 	}
-	e := &handle{f: f, key: key, write: write, users: 1}
+	e := &handle{f: f, fd: int(f.Fd()), key: key, write: write, users: 1}
 	h.open[key] = e
 	h.mu.Unlock()
 	return e, nil

@@ -327,6 +327,9 @@ func (s *Store) Sections(dst []Section, off, n int64) ([]Section, error) {
 	return dst, nil
 }
 
+// Fd is the descriptor of File, which is not nil.
+func (s *Section) Fd() int { return s.handle.fd }
+
 // Release lets the files of sections go.
 func (s *Store) Release(sections []Section) {
 	for i := range sections {
@@ -416,4 +419,29 @@ func (s *Store) syncFolder(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// Have is the bitfield (BEP 3: first piece in the highest bit) of the pieces
+// whose files all lie on the disk with their full length; nil where that is
+// all of them. It does not hash.
+func (s *Store) Have() []byte {
+	missing := s.Missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	n := s.layout.NumPieces()
+	bits := make([]byte, (n+7)/8)
+	for i := range n {
+		bits[i/8] |= 0x80 >> (i % 8)
+	}
+	for _, i := range missing {
+		if s.starts[i] == s.starts[i+1] {
+			continue
+		}
+		last := int((s.starts[i+1] - 1) / s.layout.PieceLength)
+		for p := int(s.starts[i] / s.layout.PieceLength); p <= last; p++ {
+			bits[p/8] &^= 0x80 >> (p % 8)
+		}
+	}
+	return bits
 }
