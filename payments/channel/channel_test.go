@@ -1,0 +1,586 @@
+package channel_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/channel"
+	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/wire"
+	"pgregory.net/rapid"
+)
+
+var start = time.Unix(1_800_000_000, 0)
+
+func key(t testing.TB, b byte) bsv.PrivateKey {
+	k, err := bsv.NewPrivateKey(bytes.Repeat([]byte{b}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func terms(t testing.TB, ask, royalty money.Rate) wire.Terms {
+	payout, creator := key(t, 4).Public().Hash(), key(t, 5).Public().Hash()
+	m := wire.Terms{Network: byte(bsv.Regtest), Identity: key(t, 1).Public(), Payee: key(t, 2).Public(), PayeeHash: payout,
+		Ask: ask, Royalty: royalty, MinCapacity: 2_000, MaxCapacity: 1_000_000, FeeRate: 100, TipHeight: 200,
+		RefundWindow: 1008, CloseMargin: 144, UnconfirmedLimit: 1_000, Credit: 1 << 20, Expiry: start.Unix() + 600}
+	if royalty > 0 {
+		m.CreatorHash = creator
+	}
+	return m
+}
+
+// side is what the two ends share in these tests: a state, what was stored of
+// it, and the messages that wait to be sent.
+type bench struct {
+	t     rapid.TB
+	now   time.Time
+	payer channel.Payer
+	payee channel.Payee
+
+	payerDisk, payeeDisk []byte
+	toPayer, toPayee     []wire.Message
+	nonce                [16]byte
+	connected            bool
+
+	allowed   int64 // over the channel's life
+	delivered int64 // put on the wire by the payee
+	received  int64 // by the payer
+	broadcast map[channel.Purpose]*bsv.Tx
+	checks    int // fundings waiting for the chain's word
+	fails     []error
+	spendable money.Satoshis
+}
+
+func newBench(t rapid.TB, capacity money.Satoshis, tm wire.Terms, spendable money.Satoshis) *bench {
+	b := &bench{t: t, now: start, connected: true, broadcast: map[channel.Purpose]*bsv.Tx{}, spendable: spendable}
+	keyOf := func(x byte) bsv.PrivateKey {
+		k, err := bsv.NewPrivateKey(bytes.Repeat([]byte{x}, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	b.payee = channel.Payee{Key: keyOf(2), Terms: tm, Policy: channel.Policy{CreditShare: 4, IdleClose: time.Hour}}
+	lock := bsv.Multisig(keyOf(3).Public(), keyOf(2).Public())
+	coin := bsv.Coin{Outpoint: bsv.Outpoint{Index: 9}, Output: bsv.Output{Value: capacity * 2, Script: bsv.P2PKH(keyOf(6).Public().Hash())}}
+	funding, _, err := bsv.BuildPayment([]bsv.Coin{coin}, []bsv.PrivateKey{keyOf(6)}, []bsv.Output{{Value: capacity, Script: lock}}, keyOf(6).Public().Hash(), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := wire.Open{Payer: keyOf(3).Public(), PayerHash: keyOf(7).Public().Hash(), FundingTxid: funding.Txid(), Capacity: capacity, RefundHeight: tm.TipHeight + tm.RefundWindow, FeeRate: tm.FeeRate}
+	payer, effects, err := channel.NewPayer(keyOf(3), [20]byte{}, &tm, open, funding, []bsv.Output{coin.Output})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.payer = payer
+	b.runPayer(effects)
+	return b
+}
+
+func (b *bench) payerStep(ev channel.Event) {
+	before := b.payer.Last
+	var effects []channel.Effect
+	b.payer, effects = b.payer.Step(ev, b.now)
+	b.ordered("payer", before, b.payer.Last)
+	b.runPayer(effects)
+}
+
+func (b *bench) payeeStep(ev channel.Event) {
+	before := b.payee.Last
+	var effects []channel.Effect
+	b.payee, effects = b.payee.Step(ev, b.now)
+	if b.payee.Phase != channel.Signed {
+		b.ordered("payee", before, b.payee.Last)
+	}
+	for _, e := range effects {
+		switch e := e.(type) {
+		case channel.Store:
+			snap, err := b.payee.Snapshot()
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			b.payeeDisk = snap
+			if e.Tx != nil {
+				b.broadcast[e.Purpose] = e.Tx
+			}
+		case channel.Send:
+			if b.connected {
+				b.toPayer = append(b.toPayer, e.Msg)
+			}
+		case channel.CheckFunding:
+			b.checks++
+		case channel.Allow:
+			b.allowed = e.Total
+		case channel.Revoke:
+			b.allowed = 0
+		case channel.Fail:
+			b.fails = append(b.fails, e.Err)
+		}
+	}
+}
+
+func (b *bench) runPayer(effects []channel.Effect) {
+	for _, e := range effects {
+		switch e := e.(type) {
+		case channel.Store:
+			snap, err := b.payer.Snapshot()
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			b.payerDisk = snap
+			if e.Tx != nil {
+				b.broadcast[e.Purpose] = e.Tx
+			}
+		case channel.Send:
+			if b.connected {
+				b.toPayee = append(b.toPayee, e.Msg)
+			}
+		case channel.Fail:
+			b.fails = append(b.fails, e.Err)
+		}
+	}
+}
+
+// ordered holds for both ends: nothing falls, and one number has one content.
+func (b *bench) ordered(who string, x, y wire.Pay) {
+	if y.Seq < x.Seq || y.Payee < x.Payee || y.Creator < x.Creator || y.Bytes < x.Bytes {
+		b.t.Fatalf("%s went from %+v back to %+v", who, x, y)
+	}
+	if x.Seq == y.Seq && (x.Payee != y.Payee || x.Creator != y.Creator) {
+		b.t.Fatalf("%s has two commitments %d", who, x.Seq)
+	}
+}
+
+// relay hands over everything that waits, until nothing does.
+func (b *bench) relay() {
+	for len(b.toPayee)+len(b.toPayer)+b.checks > 0 {
+		b.relayOne()
+	}
+}
+
+func (b *bench) relayOne() {
+	switch {
+	case len(b.toPayee) > 0:
+		m := b.toPayee[0]
+		b.toPayee = b.toPayee[1:]
+		b.payeeStep(channel.Got{Msg: m, Nonce: b.nonce})
+	case b.checks > 0:
+		b.checks--
+		b.payeeStep(channel.FundingChecked{Height: 200})
+	case len(b.toPayer) > 0:
+		m := b.toPayer[0]
+		b.toPayer = b.toPayer[1:]
+		b.payerStep(channel.Got{Msg: m})
+	}
+}
+
+// deliver sends up to n bytes as far as the payee lets them go.
+func (b *bench) deliver(n int64, lost bool) {
+	n = min(n, b.allowed-b.payee.Served)
+	if n <= 0 {
+		return
+	}
+	b.payeeStep(channel.Served{Bytes: n})
+	b.delivered += n
+	if !lost {
+		b.received += n
+		b.payerStep(channel.Delivered{Wire: b.payer.Wire + n, Payable: b.payer.Payable + n, Limit: b.spendable})
+	}
+}
+
+func (b *bench) flush() {
+	b.payerStep(channel.Delivered{Wire: b.payer.Wire, Payable: b.payer.Payable, Limit: b.spendable, Flush: true})
+}
+
+func (b *bench) disconnect() {
+	b.connected = false
+	b.toPayee, b.toPayer, b.checks = nil, nil, 0
+}
+
+// reconnect brings up a new connection, on which the payer proves its key.
+func (b *bench) reconnect() {
+	b.disconnect()
+	b.connected = true
+	b.nonce[0]++
+	proof, err := b.payer.Key.SignDigest(channel.ResumeDigest(b.nonce, [20]byte{}, b.payer.ID()))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.toPayee = append(b.toPayee, &wire.Resume{Channel: b.payer.ID(), Proof: proof})
+}
+
+func (b *bench) restartPayer() {
+	s, err := channel.RestorePayer(b.payerDisk, b.payer.Key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s.Prev = b.payer.Prev
+	b.payer = s
+}
+
+func (b *bench) restartPayee() {
+	if b.payeeDisk == nil {
+		return
+	}
+	s, err := channel.RestorePayee(b.payeeDisk, b.payee.Key, b.payee.Policy)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.payee = s
+	b.allowed = 0
+}
+
+func TestASaleFromOpenToClose(t *testing.T) {
+	b := newBench(t, 20_000, terms(t, 5_000, 500), money.MaxSatoshis)
+	b.relay()
+	if b.payer.Phase != channel.Open || b.payee.Phase != channel.Open {
+		t.Fatalf("after the handshake: %v and %v", b.payer.Phase, b.payee.Phase)
+	}
+	if b.broadcast[channel.FundingTx] == nil {
+		t.Fatal("the funding is not in the outbox")
+	}
+	const total = 100 << 20
+	for b.delivered < total {
+		before := b.delivered
+		b.deliver(min(256<<10, total-b.delivered), false)
+		b.relay()
+		if b.delivered == before {
+			t.Fatalf("stuck after %d bytes: owed %d, credit %d", before, b.payee.Served-channel.Covered(&b.payee.Terms, b.payee.Last.Payee, b.payee.Last.Creator), b.payee.Credit())
+		}
+	}
+	b.flush()
+	b.payerStep(channel.CloseWanted{})
+	b.relay()
+	if b.payer.Phase != channel.Closed || b.payee.Phase != channel.Closing {
+		t.Fatalf("after the close: %v and %v", b.payer.Phase, b.payee.Phase)
+	}
+	payee, creator, err := channel.Due(&b.payee.Terms, total)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := b.broadcast[channel.CloseTx]
+	if tx.Txid() != b.payer.Close {
+		t.Errorf("the payer was told of close %v, it is %v", b.payer.Close, tx.Txid())
+	}
+	if tx.Outputs[0].Value != payee || tx.Outputs[1].Value != creator || len(tx.Outputs) != 3 {
+		t.Errorf("close pays %+v, want %v and %v", tx.Outputs, payee, creator)
+	}
+	if b.payer.Last.Bytes != total || b.payee.Served != total {
+		t.Errorf("paid for %d, served %d, want %d", b.payer.Last.Bytes, b.payee.Served, total)
+	}
+}
+
+func TestAPayerThatDoesNotPayGetsItsCreditAndNoMore(t *testing.T) {
+	b := newBench(t, 20_000, terms(t, 5_000, 0), 0)
+	b.relay()
+	for range 100 {
+		b.deliver(1<<20, false)
+		b.relay()
+	}
+	if b.delivered != b.payee.Terms.Credit {
+		t.Errorf("delivered %d to a payer who pays nothing, credit is %d", b.delivered, b.payee.Terms.Credit)
+	}
+	// Breaking the connection must not pay: in the end the payee closes.
+	for range 100 {
+		b.reconnect()
+		b.relay()
+		b.deliver(1<<20, false)
+	}
+	if b.delivered > 2*b.payee.Terms.Credit || b.payee.Phase != channel.Closing {
+		t.Errorf("delivered %d over broken connections, phase %v", b.delivered, b.payee.Phase)
+	}
+}
+
+func TestNothingBeyondTheUnconfirmedLimit(t *testing.T) {
+	tm := terms(t, 1_000_000, 0)
+	b := newBench(t, 1_000_000, tm, money.MaxSatoshis)
+	b.relay()
+	for range 200 {
+		b.deliver(256<<10, false)
+		b.relay()
+	}
+	due, err := tm.Ask.Due(b.delivered)
+	if err != nil || due > tm.UnconfirmedLimit {
+		t.Errorf("delivered for %v before the funding was mined, limit %v", due, tm.UnconfirmedLimit)
+	}
+	b.payeeStep(channel.FundingMined{})
+	b.relay()
+	before := b.delivered
+	b.deliver(256<<10, false)
+	if b.delivered == before {
+		t.Error("nothing more after the funding was mined")
+	}
+	b.payeeStep(channel.FundingLost{})
+	before = b.delivered
+	b.deliver(256<<10, false)
+	if b.delivered != before {
+		t.Error("delivered after the funding was lost")
+	}
+}
+
+func TestTheFundingLeavesOnlyWithAGoodRefund(t *testing.T) {
+	b := newBench(t, 20_000, terms(t, 5_000, 0), money.MaxSatoshis)
+	stranger, err := b.payer.Template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := stranger.SignRefund(b.payer.Key) // not the payee's
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.payerStep(channel.Got{Msg: &wire.RefundSig{Channel: b.payer.ID(), Signature: sig}})
+	if b.broadcast[channel.FundingTx] != nil || b.payer.Phase != channel.Failed {
+		t.Fatalf("a stranger's signature was taken for the refund: %v", b.payer.Phase)
+	}
+}
+
+func TestTheRefundComesWhenTheSeederIsGone(t *testing.T) {
+	b := newBench(t, 20_000, terms(t, 5_000, 0), money.MaxSatoshis)
+	b.relay()
+	b.payerStep(channel.Tip{Height: 1207})
+	if b.broadcast[channel.RefundTx] != nil {
+		t.Fatal("the refund left one block early")
+	}
+	b.payerStep(channel.Tip{Height: 1208})
+	tx := b.broadcast[channel.RefundTx]
+	if tx == nil || tx.LockTime != 1208 || tx.Version != 1 {
+		t.Fatalf("refund: %+v", tx)
+	}
+}
+
+func TestThePayeeClosesInTimeAndWhenIdle(t *testing.T) {
+	for name, c := range map[string]struct {
+		ev    channel.Event
+		after time.Duration
+		want  channel.Phase
+	}{
+		"margin":     {channel.Tip{Height: 1208 - 144}, 0, channel.Closing},
+		"before":     {channel.Tip{Height: 1208 - 145}, 0, channel.Open},
+		"idle":       {channel.Tip{Height: 300}, time.Hour, channel.Closing},
+		"not idle":   {channel.Tip{Height: 300}, time.Hour - time.Second, channel.Open},
+		"on demand":  {channel.CloseWanted{}, 0, channel.Closing},
+		"overflow":   {channel.Tip{Height: 1<<32 - 1}, 0, channel.Closing},
+		"other news": {channel.FundingMined{}, 0, channel.Open},
+	} {
+		b := newBench(t, 20_000, terms(t, 5_000, 0), money.MaxSatoshis)
+		b.relay()
+		b.now = b.now.Add(c.after)
+		b.payeeStep(c.ev)
+		if b.payee.Phase != c.want {
+			t.Errorf("%s: %v, want %v", name, b.payee.Phase, c.want)
+		}
+		if (b.broadcast[channel.CloseTx] != nil) != (c.want == channel.Closing) {
+			t.Errorf("%s: close in the outbox: %v", name, b.broadcast[channel.CloseTx])
+		}
+	}
+}
+
+func TestUsedUp(t *testing.T) {
+	b := newBench(t, 2_000, terms(t, 20_000, 1_000), money.MaxSatoshis)
+	b.relay()
+	b.payeeStep(channel.FundingMined{})
+	for range 1000 {
+		b.deliver(256<<10, false)
+		b.relay()
+	}
+	c, err := b.payer.Template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.payer.Spent() > c.MaxSpend() || b.payer.Spent() < c.MaxSpend()-2 {
+		t.Errorf("spent %v of %v", b.payer.Spent(), c.MaxSpend())
+	}
+	if owed := b.payee.Served - channel.Covered(&b.payee.Terms, b.payee.Last.Payee, b.payee.Last.Creator); owed > b.payee.Credit() {
+		t.Errorf("%d bytes owed at the end, credit %d", owed, b.payee.Credit())
+	}
+}
+
+func TestHostileMessages(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(b *bench) wire.Message
+		breaks bool
+	}{
+		"payment that takes back": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Payee = p.Seq+1, p.Payee-1
+			return &p
+		}, true},
+		"payment below the price": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Bytes = p.Seq+1, p.Bytes+1<<30
+			return &p
+		}, true},
+		"other amounts, same number": {func(b *bench) wire.Message { p := b.payer.Last; p.Payee++; return &p }, true},
+		"signature of other amounts": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Payee = p.Seq+1, p.Payee+1
+			return &p
+		}, true},
+		"more than the capacity": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Payee = p.Seq+1, 1_000_000
+			return &p
+		}, true},
+		"another channel":       {func(b *bench) wire.Message { p := b.payer.Last; p.Channel[0]++; return &p }, false},
+		"an old one":            {func(b *bench) wire.Message { p := b.payer.Last; p.Seq = 1; return &p }, false},
+		"a second open":         {func(b *bench) wire.Message { return &b.payer.Open }, false},
+		"a seeder's message":    {func(b *bench) wire.Message { return &wire.Ack{} }, true},
+		"resume without proof":  {func(b *bench) wire.Message { return &wire.Resume{Channel: b.payer.ID()} }, true},
+		"close of another":      {func(b *bench) wire.Message { return &wire.Close{} }, false},
+		"funding that is none":  {func(b *bench) wire.Message { return &wire.Funded{Channel: b.payer.ID(), Funding: []byte{1}} }, false},
+		"resume of another one": {func(b *bench) wire.Message { return &wire.Resume{} }, false},
+	} {
+		b := newBench(t, 20_000, terms(t, 5_000, 0), money.MaxSatoshis)
+		b.relay()
+		for range 40 {
+			b.deliver(256<<10, false)
+			b.relay()
+		}
+		paid := b.payee.Last
+		b.payeeStep(channel.Got{Msg: c.change(b), Nonce: b.nonce})
+		if b.payee.Last.Payee != paid.Payee || b.payee.Last.Seq != paid.Seq {
+			t.Errorf("%s changed the newest commitment", name)
+		}
+		if broke := len(b.fails) > 0; broke != c.breaks {
+			t.Errorf("%s: connection ended %v, want %v (%v)", name, broke, c.breaks, b.fails)
+		}
+		for _, err := range b.fails {
+			if !errors.Is(err, channel.ErrProtocol) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := b.payee.CloseTx(); err != nil {
+			t.Errorf("%s: the close does not build any more: %v", name, err)
+		}
+	}
+}
+
+func TestTermsThatAPayerRefuses(t *testing.T) {
+	limits := channel.Limits{Network: bsv.Regtest, MaxPrice: 6_000, MaxWindow: 2016, MaxFeeRate: 1000, Royalty: 500, CreatorHash: key(t, 5).Public().Hash()}
+	sign := func(m *wire.Terms) {
+		d, err := channel.TermsDigest(m, [20]byte{7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Signature, err = key(t, 1).SignDigest(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good := terms(t, 5_000, 500)
+	sign(&good)
+	if err := channel.CheckTerms(&good, [20]byte{7}, limits, 200, start); err != nil {
+		t.Fatalf("good terms: %v", err)
+	}
+	for name, c := range map[string]struct {
+		change func(*wire.Terms)
+		want   error
+	}{
+		"price":         {func(m *wire.Terms) { m.Ask = 5_501 }, channel.ErrPrice},
+		"network":       {func(m *wire.Terms) { m.Network = 0 }, channel.ErrNetwork},
+		"expired":       {func(m *wire.Terms) { m.Expiry = start.Unix() - 1 }, channel.ErrExpired},
+		"royalty up":    {func(m *wire.Terms) { m.Royalty = 501; m.Ask = 0 }, channel.ErrRoyalty},
+		"no royalty":    {func(m *wire.Terms) { m.Royalty = 0 }, channel.ErrRoyalty},
+		"other creator": {func(m *wire.Terms) { m.CreatorHash[0]++ }, channel.ErrRoyalty},
+		"long refund":   {func(m *wire.Terms) { m.RefundWindow = 2017 }, channel.ErrWindow},
+		"high tip":      {func(m *wire.Terms) { m.TipHeight = 207 }, channel.ErrWindow},
+		"tip at 2^32-1": {func(m *wire.Terms) { m.TipHeight = 1<<32 - 1 }, channel.ErrWindow},
+		"margin":        {func(m *wire.Terms) { m.CloseMargin = 1008 }, channel.ErrWindow},
+		"credit":        {func(m *wire.Terms) { m.Credit = 1 }, channel.ErrCredit},
+		"fee rate":      {func(m *wire.Terms) { m.FeeRate = 1001 }, channel.ErrFeeRate},
+	} {
+		m := terms(t, 5_000, 500)
+		c.change(&m)
+		sign(&m)
+		if err := channel.CheckTerms(&m, [20]byte{7}, limits, 200, start); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+	forged := good
+	forged.Ask--
+	if err := channel.CheckTerms(&forged, [20]byte{7}, limits, 200, start); !errors.Is(err, channel.ErrSignature) {
+		t.Errorf("changed after signing: %v", err)
+	}
+	if err := channel.CheckTerms(&good, [20]byte{8}, limits, 200, start); !errors.Is(err, channel.ErrSignature) {
+		t.Errorf("terms of another title: %v", err)
+	}
+}
+
+// Whatever is dropped, repeated or restarted, nobody loses more than the
+// limits, and the payee can always close.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ask := money.Rate(rapid.Int64Range(0, 200_000).Draw(t, "ask"))
+		royalty := money.Rate(rapid.Int64Range(0, 20_000).Draw(t, "royalty"))
+		if ask+royalty == 0 {
+			ask = 1
+		}
+		tm := terms(nil, ask, royalty)
+		b := newBench(t, money.Satoshis(rapid.Int64Range(2_000, 100_000).Draw(t, "capacity")), tm, money.MaxSatoshis)
+		steps := rapid.IntRange(5, 60).Draw(t, "steps")
+		for range steps {
+			switch rapid.IntRange(0, 12).Draw(t, "do") {
+			case 0, 1, 2:
+				b.deliver(int64(rapid.IntRange(1, 4<<20).Draw(t, "bytes")), false)
+			case 3:
+				b.deliver(int64(rapid.IntRange(1, 1<<20).Draw(t, "lost")), true)
+			case 4, 5, 6:
+				b.relay()
+			case 7:
+				b.relayOne()
+			case 8:
+				b.reconnect()
+			case 9:
+				b.disconnect()
+				b.restartPayee()
+			case 10:
+				b.disconnect()
+				b.restartPayer()
+			case 11:
+				if len(b.toPayee) > 0 && b.connected { // the same once more
+					b.toPayee = append(b.toPayee, b.toPayee[0])
+				}
+			case 12:
+				if rapid.IntRange(0, 5).Draw(t, "close") == 0 {
+					b.payerStep(channel.CloseWanted{})
+				}
+			}
+			b.hold(t, tm)
+		}
+	})
+}
+
+// hold checks what must be true at any time.
+func (b *bench) hold(t *rapid.T, tm wire.Terms) {
+	due, creator, err := channel.Due(&tm, b.received)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A payee that restarts may have forgotten what it served since its last
+	// Store; the payer still never pays for what it did not get.
+	if b.payer.Last.Payee > due || b.payer.Last.Creator > creator {
+		t.Fatalf("paid %v and %v for %d bytes, which cost %v and %v", b.payer.Last.Payee, b.payer.Last.Creator, b.received, due, creator)
+	}
+	if b.payee.Last.Seq > b.payer.Last.Seq {
+		// Only after the payer lost its newest state, which it stores first.
+		t.Fatalf("payee holds commitment %d, payer has signed %d", b.payee.Last.Seq, b.payer.Last.Seq)
+	}
+	if b.payee.Phase == channel.Open {
+		tx, err := b.payee.CloseTx()
+		if err != nil {
+			t.Fatalf("the newest commitment cannot be broadcast: %v", err)
+		}
+		paid, err := tx.Paid()
+		if err != nil || paid > b.payee.Open.Capacity {
+			t.Fatalf("value is not conserved: %v of %v, %v", paid, b.payee.Open.Capacity, err)
+		}
+		owed := b.payee.Served - b.payee.Forgiven - channel.Covered(&tm, b.payee.Last.Payee, b.payee.Last.Creator)
+		if owed > b.payee.Credit() {
+			t.Fatalf("%d bytes owed, credit %d", owed, b.payee.Credit())
+		}
+	}
+}
