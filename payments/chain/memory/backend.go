@@ -99,8 +99,14 @@ func (c *Chain) status(txid bsv.Txid) chain.Status {
 	}
 	var s chain.Status
 	for _, o := range c.dropped[txid] {
-		if by, ok := c.spender[o]; ok && !slices.Contains(s.Competing, by) {
-			s.State, s.Competing = chain.Conflicted, append(s.Competing, by)
+		by := c.status(o.Txid).Competing // the parent has lost already
+		if winner, ok := c.spender[o]; ok {
+			by = []bsv.Txid{winner}
+		}
+		for _, id := range by {
+			if !slices.Contains(s.Competing, id) {
+				s.State, s.Competing = chain.Conflicted, append(s.Competing, id)
+			}
 		}
 	}
 	return s

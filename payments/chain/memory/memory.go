@@ -39,7 +39,7 @@ type Chain struct {
 	txs     map[bsv.Txid]*entry
 	arrived uint64
 	spender map[bsv.Outpoint]bsv.Txid
-	dropped map[bsv.Txid][]bsv.Outpoint // inputs of what lost against a double spend
+	dropped map[bsv.Txid][]bsv.Outpoint // inputs of what was refused or evicted
 	free    []bsv.Coin                  // of the mint
 	faults  []error
 	down    bool
@@ -55,9 +55,9 @@ type entry struct {
 }
 
 const (
-	mintCoins           = 256
-	mintCoin            = money.MaxSatoshis / mintCoins
-	versionOfAll uint32 = 1
+	mintCoins          = 256
+	mintCoin           = money.MaxSatoshis / mintCoins
+	onlyVersion uint32 = 1
 )
 
 // New returns a chain whose tip is its first block, at height 0. The clock
@@ -78,7 +78,7 @@ func New(clock func() time.Time) *Chain {
 	}
 	lock := bsv.P2PKH(key.Public().Hash())
 	all := &bsv.Tx{
-		Version: versionOfAll,
+		Version: onlyVersion,
 		Inputs:  []bsv.Input{{Prev: bsv.Outpoint{Index: bsv.FinalSequence}, Script: bsv.Script("the mint"), Sequence: bsv.FinalSequence}},
 	}
 	for range mintCoins {
@@ -326,7 +326,7 @@ func (c *Chain) announce() {
 // check returns a *chain.Rejected, or nil for a transaction that may enter the
 // mempool.
 func (c *Chain) check(tx *bsv.Tx, prev []bsv.Output) error {
-	if tx.Version != versionOfAll {
+	if tx.Version != onlyVersion {
 		return chain.Reject(chain.Invalid, fmt.Sprintf("version %d", tx.Version))
 	}
 	if len(tx.Inputs) == 0 || len(tx.Outputs) == 0 || tx.Size() > chain.MaxTxSize {

@@ -24,8 +24,8 @@ const (
 )
 
 // Unspent implements chain.Backend. It is ErrUnsupported with bitcoin-sv, with
-// a bsvd that has no address index, for scripts other than P2PKH and multisig,
-// and for a script with more than 50,000 transactions.
+// a bsvd that has no address index, for scripts other than P2PKH and the 2-of-2
+// of channels, and for a script with more than 50,000 transactions.
 //
 // A transaction above chain.MaxTxSize is passed over: what it pays is not
 // seen. None of ours is that large.
@@ -91,7 +91,8 @@ func coinbase(tx *bsv.Tx) bool {
 }
 
 // Spent implements chain.Backend. With bsvd, whether an output is spent in the
-// mempool is told by its address index; ErrUnsupported without one.
+// mempool is told by its address index; ErrUnsupported without one, and for
+// scripts that Unspent does not support.
 func (b *Backend) Spent(ctx context.Context, o bsv.Outpoint) (bool, error) {
 	spent, _, err := b.spender(ctx, o, false)
 	return spent, err
@@ -167,8 +168,10 @@ func (b *Backend) searchSpender(ctx context.Context, o bsv.Outpoint, script bsv.
 	}
 }
 
-// address is what bsvd's index files a script under: for multisig, any of its
-// keys. bsvd writes addresses in a form of its own, so it is asked for it.
+// address is what bsvd's index files a script under. bsvd writes addresses in a
+// form of its own, so it is asked for it. A 2-of-2 is filed under the P2PKH
+// addresses of both its keys, but bsvd gives those in a form that its own
+// search refuses.
 func (b *Backend) address(ctx context.Context, script bsv.Script) (string, error) {
 	d, err := b.dialect(ctx)
 	if err != nil {
@@ -177,15 +180,21 @@ func (b *Backend) address(ctx context.Context, script bsv.Script) (string, error
 	if d != bsvd {
 		return "", fmt.Errorf("the node has no index of scripts: %w", chain.ErrUnsupported)
 	}
-	if len(script) > chain.MaxTxSize {
-		return "", fmt.Errorf("script of %d bytes: %w", len(script), chain.ErrUnsupported)
+	if len(script) == bsv.MultisigSize {
+		payer, payee := bsv.PublicKey(script[2:]), bsv.PublicKey(script[3+bsv.PublicKeySize:])
+		if bytes.Equal(script, bsv.Multisig(payer, payee)) {
+			script = bsv.P2PKH(payer.Hash())
+		}
+	}
+	if _, ok := script.P2PKHHash(); !ok {
+		return "", fmt.Errorf("script that is neither P2PKH nor a 2-of-2: %w", chain.ErrUnsupported)
 	}
 	var answer struct{ Addresses []string }
 	if err := b.rpc.call(ctx, &answer, "decodescript", hex.EncodeToString(script)); err != nil {
 		return "", fmt.Errorf("ask the node for an address: %w", err)
 	}
-	if len(answer.Addresses) == 0 {
-		return "", fmt.Errorf("script without an address: %w", chain.ErrUnsupported)
+	if len(answer.Addresses) != 1 {
+		return "", fmt.Errorf("%d addresses of a P2PKH script: %w", len(answer.Addresses), ErrProtocol)
 	}
 	return answer.Addresses[0], nil
 }

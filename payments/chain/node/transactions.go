@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
@@ -15,6 +17,13 @@ import (
 // were handed to this Backend's Broadcast (the newest 4,096 of them), with the
 // competing transaction where the node has an index of addresses.
 func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	return b.status(ctx, txid, 0)
+}
+
+// maxAncestors is how many generations a lost parent is looked for.
+const maxAncestors = 25
+
+func (b *Backend) status(ctx context.Context, txid bsv.Txid, generation int) (chain.Status, error) {
 	s, err := b.position(ctx, txid)
 	if err != nil || s.State != chain.Unknown {
 		return s, err
@@ -27,14 +36,26 @@ func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, erro
 		if errors.Is(err, chain.ErrUnavailable) {
 			return chain.Status{}, err
 		}
+		if errors.Is(err, chain.ErrNotFound) && generation < maxAncestors {
+			parent, err := b.status(ctx, o.Txid, generation+1)
+			if err != nil {
+				return chain.Status{}, err
+			}
+			if parent.State == chain.Conflicted {
+				s.State = chain.Conflicted
+				s.Competing = append(s.Competing, parent.Competing...)
+			}
+		}
 		if err != nil || !spent || by == txid {
-			continue // the parent is unknown too, or nothing can be told
+			continue // nothing can be told
 		}
 		s.State = chain.Conflicted
 		if !by.IsZero() {
 			s.Competing = append(s.Competing, by)
 		}
 	}
+	slices.SortFunc(s.Competing, func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
+	s.Competing = slices.Compact(s.Competing)
 	return s, nil
 }
 

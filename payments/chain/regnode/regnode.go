@@ -1,0 +1,279 @@
+// Package regnode starts a real node with a chain of its own, in regression
+// test mode: a bsvd that listens on loopback only, mines when it is told to,
+// and ends with the program that started it. Tests and the demo use it; no
+// other program does.
+//
+// The node is built from the module payments/regtest when it is first needed,
+// into the folder .build of the repository. Several processes may do so at the
+// same time. That needs the go command and, once, the module cache or a
+// network; a start takes about half a second after that.
+package regnode
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain/node"
+)
+
+// Options say where a node lives. The zero value is a temporary folder.
+type Options struct {
+	// Dir takes the node's chain and its logs. A chain that is there already is
+	// continued. Empty means a temporary folder that Stop removes.
+	Dir string
+	// BinDir is where the built node is kept; empty means the folder .build
+	// of the repository that the working directory belongs to.
+	BinDir string
+}
+
+// Network is the network of every Node.
+const Network = bsv.Regtest
+
+// startHeight leaves 20 coins of the miner that can be spent.
+const startHeight = 119
+
+var (
+	// ErrBuild says that the node could not be built.
+	ErrBuild = errors.New("bsvd could not be built")
+	// ErrStart says that the node ended before it was ready.
+	ErrStart = errors.New("bsvd did not start")
+	// ErrStopped says that the node has ended.
+	ErrStopped = errors.New("the node has ended")
+)
+
+// Node is a running bsvd. Its methods may be called from several goroutines.
+type Node struct {
+	dir       string
+	temporary bool
+	address   *url.URL
+	backend   *node.Backend
+	process   *process
+	miner     bsv.PrivateKey
+
+	mu    sync.Mutex
+	coins []bsv.Coin // of the miner, to be spent in this order
+	next  uint32     // height of the coinbase that is looked at next
+}
+
+// Start builds the node if need be, starts it, and mines until the miner has
+// 20 coins to give away. It ends early with ctx; a node that has started
+// outlives ctx, until Stop or the end of this process, whatever kills it.
+func Start(ctx context.Context, opt Options) (*Node, error) {
+	binary, err := build(ctx, opt.BinDir)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{dir: opt.Dir, next: 1}
+	if n.miner, err = bsv.NewPrivateKey(bytes.Repeat([]byte{0x11}, bsv.PrivateKeySize)); err != nil {
+		return nil, err
+	}
+	if n.dir == "" {
+		if n.dir, err = os.MkdirTemp("", "bsvd-"); err != nil {
+			return nil, fmt.Errorf("start bsvd: %w", err)
+		}
+		n.temporary = true
+	}
+	if err := n.start(ctx, binary); err != nil {
+		return nil, errors.Join(err, n.Stop())
+	}
+	tip, err := n.backend.Tip(ctx)
+	if err == nil && tip.Height < startHeight {
+		err = n.Mine(ctx, startHeight-int(tip.Height))
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.Stop())
+	}
+	return n, nil
+}
+
+// start tries again when another process takes the port between its choice and
+// its use.
+func (n *Node) start(ctx context.Context, binary string) error {
+	var err error
+	for range 5 {
+		if err = n.launch(ctx, binary); err == nil || !errors.Is(err, ErrStart) {
+			return err
+		}
+	}
+	return err
+}
+
+func (n *Node) launch(ctx context.Context, binary string) error {
+	port, err := freePort()
+	if err != nil {
+		return fmt.Errorf("start bsvd: %w", err)
+	}
+	// Credentials that no other node has: what answers to them is this one.
+	password := rand.Text()
+	n.address = &url.URL{Scheme: "http", Host: port, User: url.UserPassword("regtest", password)}
+	backend, err := node.Dial(n.address.String(), node.Options{})
+	if err != nil {
+		return fmt.Errorf("start bsvd: %w", err)
+	}
+	output, err := os.Create(filepath.Join(n.dir, "output.log"))
+	if err != nil {
+		return fmt.Errorf("start bsvd: %w", err)
+	}
+	defer func() { _ = output.Close() }() // the child has its own
+	cmd := exec.Command(binary,
+		"--configfile="+filepath.Join(n.dir, "bsvd.conf"), // none: not the user's own
+		"--datadir="+filepath.Join(n.dir, "data"),
+		"--logdir="+filepath.Join(n.dir, "logs"),
+		"--regtest", "--nolisten", "--nodnsseed", "--nobanning",
+		"--rpclisten="+port, "--rpcuser=regtest", "--rpcpass="+password, "--notls",
+		"--rpcmaxclients=1000",
+		"--txindex", "--addrindex",
+		// Without it, transactions that are not final are taken and block the
+		// close of a channel.
+		"--rejectnonstd",
+		"--norelaypriority", "--minrelaytxfee=0.00000001", "--limitfreerelay=100000", "--blockprioritysize=0",
+		"--blockmaxsize=10000000",
+		"--miningaddr="+n.miner.Public().Hash().Address(Network),
+	)
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Dir = n.dir
+	p, err := startProcess(cmd)
+	if err != nil {
+		return fmt.Errorf("start bsvd: %w", err)
+	}
+	n.process, n.backend = p, backend
+
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := backend.Tip(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			said, _ := os.ReadFile(output.Name())
+			return fmt.Errorf("%w: %s", ErrStart, said[max(0, len(said)-500):])
+		case <-ctx.Done():
+			return fmt.Errorf("start bsvd: %w (%w)", ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// URL is what node.Dial takes: http://user:password@127.0.0.1:port.
+func (n *Node) URL() string { return n.address.String() }
+
+// Backend is a view of the node that all callers share.
+func (n *Node) Backend() *node.Backend { return n.backend }
+
+// Dir is the folder with the node's chain and logs.
+func (n *Node) Dir() string { return n.dir }
+
+// Miner is the key that all blocks pay to.
+func (n *Node) Miner() bsv.PrivateKey { return n.miner }
+
+// Done is closed when the node has ended, for whatever reason.
+func (n *Node) Done() <-chan struct{} { return n.process.done }
+
+// Stop ends the node and removes its folder if it was a temporary one. It may
+// be called several times.
+func (n *Node) Stop() error {
+	if n.backend != nil {
+		n.backend.Close()
+	}
+	var err error
+	if n.process != nil {
+		// Nothing is asked to close down in good order that is thrown away.
+		err = n.process.stop(!n.temporary)
+	}
+	if n.temporary {
+		err = errors.Join(err, os.RemoveAll(n.dir))
+	}
+	if err != nil {
+		return fmt.Errorf("stop bsvd: %w", err)
+	}
+	return nil
+}
+
+// Kill ends the node as a power cut does.
+func (n *Node) Kill() error { return n.process.stop(false) }
+
+// process is a child with a goroutine that waits for it.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+}
+
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	dieWithParent(cmd)
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		// The kernel's parent of a child is the thread that started it, so that
+		// this thread must live as long as the child.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how a node ends tells nothing that its log does not
+		}
+		close(p.done)
+	}()
+	return p, <-started
+}
+
+func (p *process) stop(orderly bool) error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	if orderly && p.cmd.Process.Signal(os.Interrupt) == nil {
+		select {
+		case <-p.done:
+			return nil
+		case <-time.After(10 * time.Second):
+		}
+	}
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-p.done
+	return nil
+}
+
+// ForTest starts a node for one test, with its folder below the test's, and
+// stops it when the test ends. Nothing is shared with other tests.
+func ForTest(t testing.TB) *Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // the first time, it is built
+	defer cancel()
+	n, err := Start(ctx, Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.backend.Close()
+		if err := n.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
