@@ -34,7 +34,7 @@ func TestConformanceBsvd(t *testing.T) {
 			return coin
 		},
 		Stop: func(t testing.TB) {
-			if err := n.Kill(); err != nil {
+			if err := n.Stop(); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -110,6 +110,9 @@ func (c *client) call(ctx context.Context, result any, method string, params ...
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return fmt.Errorf("%s: %w: %s", method, chain.ErrUnavailable, resp.Status)
 	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		return fmt.Errorf("%s: %w: %s", method, ErrProtocol, resp.Status)
+	}
 	capped := &io.LimitedReader{R: resp.Body, N: c.most}
 	var answer struct {
 		Result json.RawMessage `json:"result"`

@@ -124,19 +124,11 @@ func (n *Node) replenish(ctx context.Context, have int) error {
 		if err != nil {
 			return err
 		}
-		// A chain that is continued has coins that are spent.
-		at := bsv.Outpoint{Txid: txid}
-		spent, err := n.backend.Spent(ctx, at)
-		if err != nil {
-			return err
-		}
 		tx, err := n.backend.RawTx(ctx, txid)
 		if err != nil {
 			return err
 		}
-		if !spent {
-			fresh = append(fresh, bsv.Coin{Outpoint: at, Output: tx.Outputs[0]})
-		}
+		fresh = append(fresh, bsv.Coin{Outpoint: bsv.Outpoint{Txid: txid}, Output: tx.Outputs[0]})
 	}
 	n.coins = append(fresh, n.coins...)
 	if len(n.coins) <= have {

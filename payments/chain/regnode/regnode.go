@@ -32,7 +32,8 @@ import (
 // Options say where a node lives. The zero value is a temporary folder.
 type Options struct {
 	// Dir takes the node's chain and its logs. A chain that is there already is
-	// continued. Empty means a temporary folder that Stop removes.
+	// lost: in this mode bsvd always begins anew. Empty means a temporary folder
+	// that Stop removes.
 	Dir string
 	// BinDir is where the built node is kept; empty means the folder .build
 	// of the repository that the working directory belongs to.
@@ -50,8 +51,6 @@ var (
 	ErrBuild = errors.New("bsvd could not be built")
 	// ErrStart says that the node ended before it was ready.
 	ErrStart = errors.New("bsvd did not start")
-	// ErrStopped says that the node has ended.
-	ErrStopped = errors.New("the node has ended")
 )
 
 // Node is a running bsvd. Its methods may be called from several goroutines.
@@ -89,11 +88,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if err := n.start(ctx, binary); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
-	tip, err := n.backend.Tip(ctx)
-	if err == nil && tip.Height < startHeight {
-		err = n.Mine(ctx, startHeight-int(tip.Height))
-	}
-	if err != nil {
+	if err := n.Mine(ctx, startHeight); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
 	return n, nil
@@ -192,16 +187,15 @@ func (n *Node) Miner() bsv.PrivateKey { return n.miner }
 // Done is closed when the node has ended, for whatever reason.
 func (n *Node) Done() <-chan struct{} { return n.process.done }
 
-// Stop ends the node and removes its folder if it was a temporary one. It may
-// be called several times.
+// Stop ends the node at once and removes its folder if it was a temporary one.
+// It may be called several times.
 func (n *Node) Stop() error {
 	if n.backend != nil {
 		n.backend.Close()
 	}
 	var err error
 	if n.process != nil {
-		// Nothing is asked to close down in good order that is thrown away.
-		err = n.process.stop(!n.temporary)
+		err = n.process.kill()
 	}
 	if n.temporary {
 		err = errors.Join(err, os.RemoveAll(n.dir))
@@ -211,9 +205,6 @@ func (n *Node) Stop() error {
 	}
 	return nil
 }
-
-// Kill ends the node as a power cut does.
-func (n *Node) Kill() error { return n.process.stop(false) }
 
 // process is a child with a goroutine that waits for it.
 type process struct {
@@ -239,19 +230,9 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, <-started
 }
 
-func (p *process) stop(orderly bool) error {
-	select {
-	case <-p.done:
-		return nil
-	default:
-	}
-	if orderly && p.cmd.Process.Signal(os.Interrupt) == nil {
-		select {
-		case <-p.done:
-			return nil
-		case <-time.After(10 * time.Second):
-		}
-	}
+// kill does not ask the node to close down in good order: its chain ends with
+// it in any case.
+func (p *process) kill() error {
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -270,8 +251,7 @@ func ForTest(t testing.TB) *Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		n.backend.Close()
-		if err := n.Kill(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,0 +1,21 @@
+package node
+
+import (
+	"encoding/json"
+
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/money"
+)
+
+func Satoshis(text string, up bool) (money.Satoshis, error) { return satoshis(json.Number(text), up) }
+
+func Classify(e *Error) (chain.Reason, bool) { return classify(e) }
+
+const MaxSent = maxSent
+
+// Remembered returns how many transactions the backend can tell conflicts of.
+func (b *Backend) Remembered() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.sent)
+}
