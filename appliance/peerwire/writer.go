@@ -33,8 +33,6 @@ type writer struct {
 	c        *Conn
 	raw      syscall.RawConn // nil where blocks go through buf
 	transfer func(fd uintptr) bool
-	corking  func(fd uintptr)
-	corked   bool
 
 	buf       *[]byte // pooled; only while writing
 	n         int     // bytes in buf that wait
@@ -52,7 +50,7 @@ type writer struct {
 func (w *writer) init(c *Conn) {
 	w.c = c
 	if raw, ok := c.tcp(); ok {
-		w.raw, w.transfer, w.corking = raw, w.step, w.setCork
+		w.raw, w.transfer = raw, w.step
 	}
 }
 
@@ -253,9 +251,6 @@ func (w *writer) room(n int) error {
 
 // flush sends what waits.
 func (w *writer) flush() error {
-	if w.raw != nil {
-		return w.cork(false)
-	}
 	if w.n == 0 {
 		return nil
 	}
@@ -313,11 +308,6 @@ func (w *writer) sendBuffered(r request, off int64) error {
 func (w *writer) sendFile(r request) error {
 	w.headLeft = appendPieceHeader(w.head[:0], r)
 	w.file, w.left, w.err = 0, 0, nil
-	if !w.corked {
-		if err := w.cork(true); err != nil {
-			return err
-		}
-	}
 	w.begin()
 	err := w.raw.Write(w.transfer)
 	w.done()
@@ -340,7 +330,8 @@ func (w *writer) sendFile(r request) error {
 // it is done or has failed.
 func (w *writer) step(fd uintptr) bool {
 	for len(w.headLeft) > 0 {
-		n, err := unix.Write(int(fd), w.headLeft)
+		// MSG_MORE: the header travels with its block.
+		n, err := unix.SendmsgN(int(fd), w.headLeft, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
 		if again, failed := w.outcome(err); failed {
 			return true
 		} else if again {
@@ -401,23 +392,4 @@ func (w *writer) outcome(err error) (again, failed bool) {
 		w.err = fmt.Errorf("send block: %w", err)
 	}
 	return false, true
-}
-
-// cork holds back, or lets go, what does not fill a packet, so that a block's
-// header travels with the block and one block's end with the next one's.
-func (w *writer) cork(on bool) error {
-	if w.corked == on {
-		return nil
-	}
-	w.corked = on
-	return w.raw.Control(w.corking)
-}
-
-func (w *writer) setCork(fd uintptr) {
-	on := 0
-	if w.corked {
-		on = 1
-	}
-	// A socket that cannot be corked sends smaller packets.
-	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, on)
 }
