@@ -299,6 +299,7 @@ func TestVerifyInputTakesOneForm(t *testing.T) {
 		"an opcode in front": append(Script{0x51}, good...),
 		"one zero more":      append(Script{op0}, good...),
 		"no zero":            good[1:],
+		"one for zero":       append(Script{0x51}, good[1:]...),
 		"something behind":   append(slices.Clone(good), 0x51),
 		"cut":                good[:len(good)-1],
 		"pushdata":           append(append(Script{op0, 0x4c, byte(len(a))}, a...), good[2+len(a):]...),

@@ -25,6 +25,7 @@ import (
 	"github.com/libsv/go-bt/v2"
 	"github.com/libsv/go-bt/v2/bscript"
 	"github.com/libsv/go-bt/v2/bscript/interpreter"
+	"github.com/libsv/go-bt/v2/bscript/interpreter/scriptflag"
 	"github.com/libsv/go-bt/v2/sighash"
 )
 
@@ -339,33 +340,43 @@ func libraryInput(t *testing.T, k PrivateKey, flag sighash.Flag, change func(*be
 	return tx, prev
 }
 
-func libraryDefault(tx *Tx, prev Output) error {
+// libraryRun runs the interpreter alone, without the checks before it.
+func libraryRun(tx *Tx, prev Output, flags scriptflag.Flag) error {
 	lib := tx.library()
 	lib.Inputs[0].UnlockingScript = bscript.NewFromBytes(tx.Inputs[0].Script)
 	return interpreter.NewEngine().Execute(
 		interpreter.WithTx(lib, 0, &bt.Output{Satoshis: uint64(prev.Value), LockingScript: bscript.NewFromBytes(prev.Script)}),
-		interpreter.WithAfterGenesis(), interpreter.WithForkID())
+		interpreter.WithFlags(flags))
 }
 
 func TestFaultDefaultFlags(t *testing.T) {
+	// What WithAfterGenesis and WithForkID set.
+	const usual = scriptflag.UTXOAfterGenesis | scriptflag.EnableSighashForkID
 	k := testKey(t, 7)
 	canonical := func(s *bec.Signature) []byte { return s.Serialise() }
 	tx, prev := libraryInput(t, k, sighash.AllForkID, canonical)
-	ok(t, libraryDefault(tx, prev))
+	ok(t, libraryRun(tx, prev, usual))
+	ok(t, libraryRun(tx, prev, strict))
 	ok(t, VerifyInput(tx, 0, prev))
 	for _, flag := range []sighash.Flag{
 		sighash.All, // the library takes it, nodes do not
 		sighash.AllForkID | sighash.AnyOneCanPay, sighash.NoneForkID, sighash.SingleForkID,
 	} {
 		tx, prev := libraryInput(t, k, flag, canonical)
-		if err := libraryDefault(tx, prev); err != nil {
+		if err := libraryRun(tx, prev, usual); err != nil {
 			t.Errorf("the library's defaults now refuse hash type %02x: %v", uint8(flag), err)
+		}
+		if flag == sighash.All && libraryRun(tx, prev, strict) == nil {
+			t.Error("the strict flags take hash type 01")
 		}
 		wantErr(t, VerifyInput(tx, 0, prev), ErrSignature)
 	}
 	tx, prev = libraryInput(t, k, sighash.AllForkID, highS)
-	if err := libraryDefault(tx, prev); err != nil {
+	if err := libraryRun(tx, prev, usual); err != nil {
 		t.Errorf("the library's defaults now refuse a high S: %v", err)
+	}
+	if libraryRun(tx, prev, strict) == nil {
+		t.Error("the strict flags take a high S")
 	}
 	wantErr(t, VerifyInput(tx, 0, prev), ErrSignature)
 }
@@ -475,13 +486,13 @@ func TestFaultFees(t *testing.T) {
 }
 
 func TestFaultInterpreterAllocates(t *testing.T) {
-	lock, unlock := Script{0x80}, Script{0x51, 0x04, 0, 0, 0, 0x04} // OP_NUM2BIN, to 64 MiB
+	lock, unlock := Script{0x80}, Script{0x51, 0x03, 0, 0, 0x40} // OP_NUM2BIN of 1, to 4 MiB
 	n := allocated(func() {
 		_ = interpreter.NewEngine().Execute(
 			interpreter.WithScripts(bscript.NewFromBytes(lock), bscript.NewFromBytes(unlock)),
 			interpreter.WithAfterGenesis(), interpreter.WithForkID())
 	})
-	if n < 64<<20 {
+	if n < 4<<20 {
 		t.Errorf("the library allocates %d bytes for OP_NUM2BIN", n)
 	}
 	tx := &Tx{Version: 1, Inputs: []Input{{Script: unlock}}, Outputs: []Output{{Value: 1, Script: lock}}}

@@ -18,11 +18,12 @@ var (
 	ErrFunding = errors.New("not the funding that was announced")
 )
 
-// Limits of a funding that a payee looks at. They bound what checking one
-// costs, which grows with the product of the two counts.
+// Limits of a funding that a payee looks at, and so of one that a payer makes.
+// They bound what checking one costs, which grows with the square of the number
+// of inputs and with the product of the two numbers.
 const (
-	MaxFundingInputs  = 256
-	MaxFundingOutputs = 256
+	MaxFundingInputs  = 128
+	MaxFundingOutputs = 64
 	MaxFundingSize    = 64_000 // bytes
 )
 

@@ -74,7 +74,7 @@ func TestChangeOfOneSatoshi(t *testing.T) {
 	}
 }
 
-// A funding with one channel and change is 271 bytes at most, each further
+// A funding with one channel and change is 272 bytes at most, each further
 // channel 80 more.
 func TestFundingSize(t *testing.T) {
 	c, _, _ := testChannel(t)
