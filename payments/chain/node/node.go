@@ -70,7 +70,7 @@ type Backend struct {
 }
 
 // maxSent bounds the transactions whose conflicts can be told.
-const maxSent = 4096
+const maxSent = 1024
 
 // Dial returns the backend for a node at http://user:password@host:port; https
 // works too. It does not connect: a node that is not there yet makes the calls

@@ -14,7 +14,7 @@ import (
 )
 
 // Status implements chain.Backend. Conflicted is told for transactions that
-// were handed to this Backend's Broadcast (the newest 4,096 of them), with the
+// were handed to this Backend's Broadcast (the newest 1,024 of them), with the
 // competing transaction where the node has an index of addresses.
 func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
 	return b.status(ctx, txid, 0)

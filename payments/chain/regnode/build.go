@@ -26,6 +26,9 @@ func build(ctx context.Context, binDir string) (string, error) {
 	if binDir == "" {
 		binDir = filepath.Join(source, "..", "..", ".build")
 	}
+	if binDir, err = filepath.Abs(binDir); err != nil { // go build runs elsewhere
+		return "", fmt.Errorf("%w: %w", ErrBuild, err)
+	}
 	// Other pins are another binary.
 	pins := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {

@@ -57,6 +57,7 @@ var (
 type Node struct {
 	dir       string
 	temporary bool
+	port      func() (string, error) // an address on loopback that is free
 	address   *url.URL
 	backend   *node.Backend
 	process   *process
@@ -75,7 +76,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{dir: opt.Dir, next: 1}
+	n := &Node{dir: opt.Dir, port: freePort, next: 1}
 	if n.miner, err = bsv.NewPrivateKey(bytes.Repeat([]byte{0x11}, bsv.PrivateKeySize)); err != nil {
 		return nil, err
 	}
@@ -84,6 +85,8 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 			return nil, fmt.Errorf("start bsvd: %w", err)
 		}
 		n.temporary = true
+	} else if n.dir, err = filepath.Abs(n.dir); err != nil { // bsvd runs in it
+		return nil, fmt.Errorf("start bsvd: %w", err)
 	}
 	if err := n.start(ctx, binary); err != nil {
 		return nil, errors.Join(err, n.Stop())
@@ -107,7 +110,7 @@ func (n *Node) start(ctx context.Context, binary string) error {
 }
 
 func (n *Node) launch(ctx context.Context, binary string) error {
-	port, err := freePort()
+	port, err := n.port()
 	if err != nil {
 		return fmt.Errorf("start bsvd: %w", err)
 	}
@@ -146,10 +149,20 @@ func (n *Node) launch(ctx context.Context, binary string) error {
 	}
 	n.process, n.backend = p, backend
 
+	// What holds the port in the node's place may take requests and not answer.
+	probe, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.done:
+			cancel()
+		case <-probe.Done():
+		}
+	}()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := backend.Tip(ctx)
+		_, err := backend.Tip(probe)
 		if err == nil {
 			return nil
 		}
