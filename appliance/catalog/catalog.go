@@ -154,12 +154,12 @@ func (c *Catalogue) Add(ctx context.Context, torrent []byte, dataDir string, pri
 		Pieces:      t.Layout.NumPieces(),
 		Price:       price,
 		Manifest:    t.Manifest,
-		AddedAt:     time.Unix(c.clock().Unix(), 0),
 	}
 	if err := c.begin(ctx); err != nil {
 		return Title{}, err
 	}
 	defer c.end()
+	title.AddedAt = time.Unix(c.clock().Unix(), 0)
 	if old, ok := c.Lookup(t.InfoHash); ok {
 		title.AddedAt = old.AddedAt
 		if price == nil {
