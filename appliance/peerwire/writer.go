@@ -71,20 +71,21 @@ func (w *writer) tune() {
 func (c *Conn) write() {
 	defer c.done.Done()
 	w := &c.writer
-	err := w.run()
-	w.putBuffer()
-	if err != nil {
+	if err := w.run(); err != nil {
+		w.putBuffer()
 		c.fail(ReasonClosed, err)
 	}
 }
 
-// run returns nil when nothing is left, having set c.writing to false.
+// run returns nil when nothing is left. It has set c.writing to false then, and
+// another writing goroutine may have begun: w is not its own any more.
 func (w *writer) run() error {
 	c := w.c
 	for {
 		c.mu.Lock()
 		if c.end != nil {
 			c.mu.Unlock()
+			w.putBuffer()
 			return nil
 		}
 		if len(c.out) > 0 {
@@ -122,6 +123,7 @@ func (w *writer) run() error {
 		if err := w.flush(); err != nil {
 			return err
 		}
+		w.putBuffer()
 		w.report(1)
 		c.mu.Lock()
 		if c.end == nil && c.work() {
