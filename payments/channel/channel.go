@@ -251,13 +251,13 @@ func (Fail) effect()         {}
 // ErrProtocol says that a peer sent what does not belong there.
 var ErrProtocol = errors.New("peer broke the payment protocol")
 
-// refuse answers a peer with a refusal.
-func refuse(code wire.Code, format string, args ...any) []Effect {
-	return []Effect{Send{&wire.Refusal{Code: code, Text: fmt.Sprintf(format, args...)}}}
+// refuse answers what a peer wanted of a channel.
+func refuse(id wire.ChannelID, code wire.Code, format string, args ...any) []Effect {
+	return []Effect{Send{&wire.Refusal{Channel: id, Code: code, Text: fmt.Sprintf(format, args...)}}}
 }
 
 // broken refuses and ends the connection.
-func broken(code wire.Code, format string, args ...any) []Effect {
+func broken(id wire.ChannelID, code wire.Code, format string, args ...any) []Effect {
 	err := fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrProtocol)
-	return append(refuse(code, format, args...), Revoke{}, Fail{err})
+	return append(refuse(id, code, format, args...), Revoke{}, Fail{err})
 }

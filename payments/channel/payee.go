@@ -106,7 +106,7 @@ func (s Payee) Step(ev Event, now time.Time) (Payee, []Effect) {
 			return s, nil
 		}
 		s.Phase = Failed
-		return s, append([]Effect{Revoke{}, Store{}}, refuse(wire.CodeDoubleSpend, "the funding was spent elsewhere")...)
+		return s, append([]Effect{Revoke{}, Store{}}, refuse(s.ID(), wire.CodeDoubleSpend, "the funding was spent elsewhere")...)
 	case Served:
 		if ev.Bytes > 0 {
 			s.Served += ev.Bytes
@@ -133,7 +133,7 @@ func (s Payee) got(ev Got, now time.Time) (Payee, []Effect) {
 		return s.resume(m, ev.Nonce, now)
 	case *wire.Close:
 		if m.Channel != s.ID() {
-			return s, refuse(wire.CodeUnknownChannel, "close of another channel")
+			return s, refuse(m.Channel, wire.CodeUnknownChannel, "close of another channel")
 		}
 		if s.Phase == Closing || s.Phase == Closed {
 			return s, []Effect{Send{s.closed()}}
@@ -142,33 +142,34 @@ func (s Payee) got(ev Got, now time.Time) (Payee, []Effect) {
 	case *wire.Refusal:
 		return s, nil
 	}
-	return s, broken(wire.CodeOrder, "a seeder does not take a message of kind %d", ev.Msg.Kind())
+	return s, broken(s.ID(), wire.CodeOrder, "a seeder does not take a message of kind %d", ev.Msg.Kind())
 }
 
 func (s Payee) open(m *wire.Open, now time.Time) (Payee, []Effect) {
 	t := &s.Terms
+	id := ID(bsv.Outpoint{Txid: m.FundingTxid, Index: m.FundingIndex})
 	switch {
 	case s.Phase != Offered:
-		return s, refuse(wire.CodeOrder, "a channel is open already")
+		return s, refuse(id, wire.CodeOrder, "a channel is open already")
 	case now.Unix() > t.Expiry:
-		return s, refuse(wire.CodeExpired, "the offer ended at %s", time.Unix(t.Expiry, 0).UTC().Format(time.RFC3339))
+		return s, refuse(id, wire.CodeExpired, "the offer ended at %s", time.Unix(t.Expiry, 0).UTC().Format(time.RFC3339))
 	case m.Capacity < t.MinCapacity || m.Capacity > t.MaxCapacity:
-		return s, refuse(wire.CodeTerms, "capacity %v, offered were %v to %v", m.Capacity, t.MinCapacity, t.MaxCapacity)
+		return s, refuse(id, wire.CodeTerms, "capacity %v, offered were %v to %v", m.Capacity, t.MinCapacity, t.MaxCapacity)
 	case m.FeeRate < t.FeeRate || m.FeeRate > 100*max(t.FeeRate, 1):
-		return s, refuse(wire.CodeTerms, "fee rate %v, offered was %v", m.FeeRate, t.FeeRate)
+		return s, refuse(id, wire.CodeTerms, "fee rate %v, offered was %v", m.FeeRate, t.FeeRate)
 	case m.RefundHeight < t.TipHeight+t.RefundWindow || m.RefundHeight >= maxRefundHeight:
-		return s, refuse(wire.CodeTerms, "refund at height %d, offered was %d or later", m.RefundHeight, t.TipHeight+t.RefundWindow)
+		return s, refuse(id, wire.CodeTerms, "refund at height %d, offered was %d or later", m.RefundHeight, t.TipHeight+t.RefundWindow)
 	}
 	c, err := template(t, m)
 	if err != nil {
-		return s, refuse(wire.CodeTerms, "%v", err)
+		return s, refuse(id, wire.CodeTerms, "%v", err)
 	}
 	if c.MaxSpend() <= 0 {
-		return s, refuse(wire.CodeTerms, "capacity %v is used up by the close's fee", m.Capacity)
+		return s, refuse(id, wire.CodeTerms, "capacity %v is used up by the close's fee", m.Capacity)
 	}
 	sig, err := c.SignRefund(s.Key)
 	if err != nil {
-		return s, refuse(wire.CodeUnavailable, "refund not signed")
+		return s, refuse(id, wire.CodeUnavailable, "refund not signed")
 	}
 	s.Open = *m
 	s.Phase = Signed
@@ -179,29 +180,29 @@ func (s Payee) open(m *wire.Open, now time.Time) (Payee, []Effect) {
 func (s Payee) funded(m *wire.Funded) (Payee, []Effect) {
 	switch {
 	case s.Phase == Offered || m.Channel != s.ID():
-		return s, refuse(wire.CodeUnknownChannel, "funding of another channel")
+		return s, refuse(m.Channel, wire.CodeUnknownChannel, "funding of another channel")
 	case s.Phase == Open:
 		return s, []Effect{Send{s.ready()}}
 	case s.Phase != Signed:
-		return s, refuse(wire.CodeOrder, "no funding is awaited")
+		return s, refuse(m.Channel, wire.CodeOrder, "no funding is awaited")
 	case m.First.Channel != m.Channel || m.First.Seq != 1 || m.First.Bytes != 0 || m.First.Payee != 0 || m.First.Creator != 0:
-		return s, refuse(wire.CodePayment, "the first commitment gives everything back")
+		return s, refuse(m.Channel, wire.CodePayment, "the first commitment gives everything back")
 	}
 	c, err := s.Template()
 	if err != nil {
-		return s, refuse(wire.CodeTerms, "%v", err)
+		return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
 	}
 	if err := c.CheckCommitment(c.Payer, 0, 0, m.First.Signature); err != nil {
-		return s, refuse(wire.CodePayment, "first commitment: %v", err)
+		return s, refuse(m.Channel, wire.CodePayment, "first commitment: %v", err)
 	}
 	funding, err := bsv.ParseTx(m.Funding, wire.MaxPayload)
 	if err != nil {
-		return s, refuse(wire.CodeFunding, "%v", err)
+		return s, refuse(m.Channel, wire.CodeFunding, "%v", err)
 	}
 	parents := make([]*bsv.Tx, len(m.Parents))
 	for i, raw := range m.Parents {
 		if parents[i], err = bsv.ParseTx(raw, wire.MaxPayload); err != nil {
-			return s, refuse(wire.CodeFunding, "parent %d: %v", i, err)
+			return s, refuse(m.Channel, wire.CodeFunding, "parent %d: %v", i, err)
 		}
 	}
 	s.Phase = Checking
@@ -223,6 +224,7 @@ func (s Payee) checked(ev FundingChecked, now time.Time) (Payee, []Effect) {
 		// service answers again: the refund that was signed binds to nothing
 		// of ours.
 		s.Phase, s.Last, s.Funding = Signed, wire.Pay{}, nil
+		refusal.Channel = s.ID()
 		return s, []Effect{Send{refusal}}
 	}
 	s.Phase = Open
@@ -233,34 +235,34 @@ func (s Payee) checked(ev FundingChecked, now time.Time) (Payee, []Effect) {
 
 func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 	if s.Phase == Offered || m.Channel != s.ID() {
-		return s, refuse(wire.CodeUnknownChannel, "payment into another channel")
+		return s, refuse(m.Channel, wire.CodeUnknownChannel, "payment into another channel")
 	}
 	last := &s.Last
 	switch {
 	case s.Phase == Closing || s.Phase == Closed:
 		return s, []Effect{Send{s.closed()}}
 	case s.Phase != Open:
-		return s, refuse(wire.CodeOrder, "the channel is not open")
+		return s, refuse(m.Channel, wire.CodeOrder, "the channel is not open")
 	case m.Seq < last.Seq:
 		return s, nil // overtaken by a later one
 	case m.Seq == last.Seq:
 		if m.Payee != last.Payee || m.Creator != last.Creator || m.Bytes != last.Bytes {
-			return s, broken(wire.CodePayment, "two commitments with number %d", m.Seq)
+			return s, broken(m.Channel, wire.CodePayment, "two commitments with number %d", m.Seq)
 		}
 		return s, []Effect{Send{s.ack()}}
 	case m.Payee < last.Payee || m.Creator < last.Creator || m.Bytes < last.Bytes:
-		return s, broken(wire.CodePayment, "commitment %d takes something back", m.Seq)
+		return s, broken(m.Channel, wire.CodePayment, "commitment %d takes something back", m.Seq)
 	}
 	payee, creator, err := Due(&s.Terms, m.Bytes)
 	if err != nil || m.Payee < payee || m.Creator < creator {
-		return s, broken(wire.CodePayment, "%d bytes cost %v and %v, paid were %v and %v", m.Bytes, payee, creator, m.Payee, m.Creator)
+		return s, broken(m.Channel, wire.CodePayment, "%d bytes cost %v and %v, paid were %v and %v", m.Bytes, payee, creator, m.Payee, m.Creator)
 	}
 	c, err := s.Template()
 	if err != nil {
-		return s, broken(wire.CodeTerms, "%v", err)
+		return s, broken(m.Channel, wire.CodeTerms, "%v", err)
 	}
 	if err := c.CheckCommitment(c.Payer, m.Payee, m.Creator, m.Signature); err != nil {
-		return s, broken(wire.CodePayment, "commitment %d: %v", m.Seq, err)
+		return s, broken(m.Channel, wire.CodePayment, "commitment %d: %v", m.Seq, err)
 	}
 	if m.Payee > last.Payee || m.Creator > last.Creator || m.Bytes > last.Bytes {
 		s.Active = now
@@ -273,7 +275,7 @@ func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 		return s, append(effects, closing...)
 	}
 	if !s.Confirmed && s.Allowed() == s.unconfirmedBytes() {
-		effects = append(effects, refuse(wire.CodeUnconfirmed, "%v is the most before the funding is mined", s.Terms.UnconfirmedLimit)...)
+		effects = append(effects, refuse(m.Channel, wire.CodeUnconfirmed, "%v is the most before the funding is mined", s.Terms.UnconfirmedLimit)...)
 	}
 	return s, effects
 }
@@ -283,14 +285,14 @@ func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 // breaking connections never pays.
 func (s Payee) resume(m *wire.Resume, nonce [16]byte, now time.Time) (Payee, []Effect) {
 	if s.Phase == Offered || m.Channel != s.ID() {
-		return s, refuse(wire.CodeUnknownChannel, "no such channel")
+		return s, refuse(m.Channel, wire.CodeUnknownChannel, "no such channel")
 	}
 	payer, err := bsv.ParsePublicKey(s.Open.Payer[:])
 	if err != nil {
-		return s, refuse(wire.CodeTerms, "%v", err)
+		return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
 	}
 	if err := bsv.VerifyDigest(payer, ResumeDigest(nonce, s.InfoHash, m.Channel), m.Proof); err != nil {
-		return s, broken(wire.CodeUnknownChannel, "proof of the channel's key: %v", err)
+		return s, broken(m.Channel, wire.CodeUnknownChannel, "proof of the channel's key: %v", err)
 	}
 	resumed := &wire.Resumed{Last: s.Last, Credit: s.Credit()}
 	resumed.Last.Channel = m.Channel
@@ -302,7 +304,7 @@ func (s Payee) resume(m *wire.Resume, nonce [16]byte, now time.Time) (Payee, []E
 	case Closing, Closed:
 		return s, []Effect{Send{s.closed()}}
 	case Failed:
-		return s, refuse(wire.CodeUnknownChannel, "the channel has failed")
+		return s, refuse(m.Channel, wire.CodeUnknownChannel, "the channel has failed")
 	}
 	lost := s.Served - s.Forgiven - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
 	if lost > 0 {

@@ -176,13 +176,13 @@ func (s Payer) got(m wire.Message) (Payer, []Effect) {
 		}
 		if m.Payee > s.Last.Payee || m.Creator > s.Last.Creator {
 			// It cannot have taken what was never signed.
-			return s, broken(wire.CodePayment, "closed with %v and %v, signed were %v and %v", m.Payee, m.Creator, s.Last.Payee, s.Last.Creator)
+			return s, broken(s.ID(), wire.CodePayment, "closed with %v and %v, signed were %v and %v", m.Payee, m.Creator, s.Last.Payee, s.Last.Creator)
 		}
 		s.Phase = Closed
 		s.Close = m.Txid
 		return s, []Effect{Store{}}
 	case *wire.Refusal:
-		if s.Phase == Proposed {
+		if s.Phase == Proposed && m.Channel == s.ID() {
 			s.Phase = Failed
 			return s, []Effect{Store{}}
 		}
@@ -190,7 +190,7 @@ func (s Payer) got(m wire.Message) (Payer, []Effect) {
 	case *wire.Terms:
 		return s, nil
 	}
-	return s, broken(wire.CodeOrder, "a downloader does not take a message of kind %d", m.Kind())
+	return s, broken(s.ID(), wire.CodeOrder, "a downloader does not take a message of kind %d", m.Kind())
 }
 
 // refundSig: only now may the funding leave the house, because only now can
@@ -201,7 +201,7 @@ func (s Payer) refundSig(m *wire.RefundSig) (Payer, []Effect) {
 	}
 	fail := func(err error) (Payer, []Effect) {
 		s.Phase = Failed
-		return s, append([]Effect{Store{}}, broken(wire.CodeTerms, "refund: %v", err)...)
+		return s, append([]Effect{Store{}}, broken(s.ID(), wire.CodeTerms, "refund: %v", err)...)
 	}
 	c, err := s.Template()
 	if err != nil {
@@ -258,7 +258,7 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 	s.Credit = clampCredit(m.Credit)
 	if last.Seq == 0 {
 		if s.Last.Seq > 1 {
-			return s, broken(wire.CodePayment, "the seeder has forgotten %d commitments", s.Last.Seq)
+			return s, broken(s.ID(), wire.CodePayment, "the seeder has forgotten %d commitments", s.Last.Seq)
 		}
 		s.Phase = Signed
 		return s, []Effect{Send{s.funded()}}
@@ -272,16 +272,16 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 			return s, []Effect{Fail{err}}
 		}
 		if last.Payee < s.Last.Payee || last.Creator < s.Last.Creator || last.Bytes < s.Last.Bytes {
-			return s, broken(wire.CodePayment, "commitment %d is less than %d", last.Seq, s.Last.Seq)
+			return s, broken(s.ID(), wire.CodePayment, "commitment %d is less than %d", last.Seq, s.Last.Seq)
 		}
 		if err := c.CheckCommitment(c.Payer, last.Payee, last.Creator, last.Signature); err != nil {
-			return s, broken(wire.CodePayment, "commitment %d is not ours: %v", last.Seq, err)
+			return s, broken(s.ID(), wire.CodePayment, "commitment %d is not ours: %v", last.Seq, err)
 		}
 		s.Last = last
 		s.Acked = last.Seq
 	case last.Seq == s.Last.Seq:
 		if last.Payee != s.Last.Payee || last.Creator != s.Last.Creator {
-			return s, broken(wire.CodePayment, "two commitments with number %d", last.Seq)
+			return s, broken(s.ID(), wire.CodePayment, "two commitments with number %d", last.Seq)
 		}
 		s.Acked = last.Seq
 	default:

@@ -24,14 +24,16 @@ const (
 
 // Refusal ends what the peer asked for, not the connection.
 type Refusal struct {
-	Code Code
-	Text string // for people; UTF-8, at most MaxText bytes
+	Channel ChannelID // that is meant; zero where none is
+	Code    Code
+	Text    string // for people; UTF-8, at most MaxText bytes
 }
 
 // Kind is KindRefusal.
 func (*Refusal) Kind() Kind { return KindRefusal }
 
 func (m *Refusal) encode(e *encoder) {
+	e.raw(m.Channel[:])
 	e.u16(uint16(m.Code))
 	text := m.Text
 	for len(text) > MaxText {
@@ -42,6 +44,7 @@ func (m *Refusal) encode(e *encoder) {
 }
 
 func (m *Refusal) decode(d *decoder) {
+	d.raw(m.Channel[:])
 	m.Code = Code(d.u16())
 	text := d.bytes(MaxText)
 	if !utf8.Valid(text) {

@@ -49,7 +49,7 @@ func examples() []wire.Message {
 		&wire.Resumed{Last: pay, Credit: 4 << 20},
 		&wire.Close{Channel: id},
 		closed,
-		&wire.Refusal{Code: wire.CodeFunding, Text: "version 2"},
+		&wire.Refusal{Channel: id, Code: wire.CodeFunding, Text: "version 2"},
 	}
 }
 
@@ -99,7 +99,7 @@ func TestGoldenBytes(t *testing.T) {
 		"09" + pay + "0000000000400000",
 		"0a" + id,
 		"0b" + id + strings.Repeat("0a", 32) + "0000000000000007" + "0000000000000001",
-		"0c" + "0003" + "0009" + hex.EncodeToString([]byte("version 2")),
+		"0c" + id + "0003" + "0009" + hex.EncodeToString([]byte("version 2")),
 	}
 	for i, m := range examples() {
 		b, err := wire.Encode(m)
@@ -127,8 +127,8 @@ func TestBadPayloads(t *testing.T) {
 		"255 parents":              {"04" + huge + "0000" + "ff", wire.ErrTooLong},
 		"negative credit":          {"05" + huge + "ffffffffffffffff", wire.ErrMalformed},
 		"more money than exists":   {"0b" + huge + huge + "000775f05a074001" + "0000000000000000", wire.ErrMalformed},
-		"text not UTF-8":           {"0c" + "0000" + "0001" + "ff", wire.ErrMalformed},
-		"text of 201 bytes":        {"0c" + "0000" + "00c9" + strings.Repeat("61", 201), wire.ErrTooLong},
+		"text not UTF-8":           {"0c" + huge + "0000" + "0001" + "ff", wire.ErrMalformed},
+		"text of 201 bytes":        {"0c" + huge + "0000" + "00c9" + strings.Repeat("61", 201), wire.ErrTooLong},
 		"terms of another version": {"01" + "02", wire.ErrKind},
 	} {
 		b, err := hex.DecodeString(c.hex)

@@ -34,6 +34,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -226,7 +227,9 @@ func source(path string, opt Options, readOnly bool) string {
 	if readOnly {
 		query.Set("_txlock", "deferred")
 	}
-	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
+	// SQLite does not read a plus as a space.
+	encoded := strings.ReplaceAll(query.Encode(), "+", "%20")
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + encoded
 }
 
 // Path returns the absolute path of the database file.

@@ -1,0 +1,247 @@
+package paylink
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/channel"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/wallet"
+	"github.com/bitcdn/bitcdn/payments/wire"
+)
+
+// BuyerConfig is what a Buyer works with.
+type BuyerConfig struct {
+	Ledger *ledger.Ledger
+	Wallet *wallet.Wallet
+	Chain  chain.Backend
+	Outbox *wallet.Outbox
+	// MaxPrice is the highest price, ask and royalty together, that is taken.
+	MaxPrice money.Rate
+	Budget   *Budget
+	// MaxFeeRate is the highest fee rate that is accepted for a close.
+	MaxFeeRate money.FeeRate
+	// MaxWindow is the longest refund window in blocks that is accepted.
+	MaxWindow uint32
+	Clock     func() time.Time
+	Log       *slog.Logger
+	// Notify is called on what a person wants to hear of, from any goroutine;
+	// it must not block. May be nil.
+	Notify func(Notice)
+}
+
+// Notice is something that happened with one seeder.
+type Notice struct {
+	Seeder string // host:port
+	Text   string
+}
+
+// Buyer pays seeders for one download.
+type Buyer struct {
+	cfg     BuyerConfig
+	opening chan struct{} // one funding at a time, so that each can spend the last one's change
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu        sync.Mutex
+	purchases []*purchase
+	live      map[wire.ChannelID]*purchase
+	finishing bool
+	overLimit atomic.Bool
+}
+
+// NewBuyer makes a Buyer.
+func NewBuyer(cfg BuyerConfig) *Buyer {
+	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), live: make(map[wire.ChannelID]*purchase)}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b
+}
+
+// OverLimit says that a seeder could not be paid any more because the budget is
+// used up.
+func (b *Buyer) OverLimit() bool { return b.overLimit.Load() }
+
+// Open begins the payment side of a connection whose peer speaks bc_pay.
+func (b *Buyer) Open(conn BuyerConn, t Title) Purchase {
+	p := &purchase{buyer: b, conn: conn, title: t, log: b.cfg.Log.With("seeder", conn.Remote()),
+		mail: make(chan channel.Event, mailboxSize), wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ctx.Err() != nil {
+		close(p.done)
+		return p
+	}
+	b.purchases = append(b.purchases, p)
+	b.wg.Add(1)
+	go func() {
+		defer b.wg.Done()
+		p.run(b.ctx)
+	}()
+	return p
+}
+
+// Maintain brings channels of earlier runs in order: fundings that were never
+// broadcast are given up and their coins released, and refunds whose time has
+// come are broadcast.
+func (b *Buyer) Maintain(ctx context.Context) error {
+	open := true
+	rows, err := b.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	tip, err := b.cfg.Chain.Tip(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the tip: %w", err)
+	}
+	var errs []error
+	for _, row := range rows {
+		errs = append(errs, b.maintainOne(ctx, row, tip.Height))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint32) error {
+	b.mu.Lock()
+	busy := b.live[row.ID] != nil
+	b.mu.Unlock()
+	if busy {
+		return nil
+	}
+	run, err := b.restore(row)
+	if err != nil {
+		return fmt.Errorf("channel %x: %w", row.ID[:8], err)
+	}
+	if run.state.Phase == channel.Proposed {
+		run.state.Phase = channel.Failed
+		if err := run.store(ctx, channel.Store{}); err != nil {
+			return err
+		}
+		return b.cfg.Ledger.ReleaseCoins(ctx, row.FundingTxid)
+	}
+	_, err = run.step(ctx, channel.Tip{Height: height})
+	return err
+}
+
+func (b *Buyer) restore(row ledger.Channel) (*payerRun, error) {
+	key, out, err := channelKeys(b.cfg.Wallet, row.KeyIndex)
+	if err != nil {
+		return nil, err
+	}
+	state, err := channel.RestorePayer(row.Snapshot, key)
+	if err != nil {
+		return nil, err
+	}
+	return &payerRun{buyer: b, state: state, keyIndex: row.KeyIndex, out: out, row: row}, nil
+}
+
+// Finish pays every seeder what is owed, has the channels closed, and waits
+// until the seeders have answered or ctx ends. A seeder that does not answer
+// keeps its channel until it closes it, or until the refund.
+func (b *Buyer) Finish(ctx context.Context) error { return b.end(ctx, true) }
+
+// Suspend pays what is owed and leaves the channels open, for a later run to
+// go on with.
+func (b *Buyer) Suspend(ctx context.Context) error { return b.end(ctx, false) }
+
+func (b *Buyer) end(ctx context.Context, settle bool) error {
+	b.mu.Lock()
+	b.finishing = true
+	purchases := slices.Clone(b.purchases)
+	b.mu.Unlock()
+	var errs []error
+	for _, p := range purchases {
+		p.finish(settle)
+	}
+	for _, p := range purchases {
+		select {
+		case <-p.done:
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("seeder %v has not answered: %w", p.conn.Remote(), ctx.Err()))
+		}
+	}
+	b.mu.Lock()
+	b.stop()
+	b.mu.Unlock()
+	b.wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (b *Buyer) isFinishing() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.finishing
+}
+
+func (b *Buyer) claim(id wire.ChannelID, p *purchase) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.live[id] != nil {
+		return false
+	}
+	b.live[id] = p
+	return true
+}
+
+func (b *Buyer) release(id wire.ChannelID, p *purchase) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.live[id] == p {
+		delete(b.live, id)
+	}
+}
+
+func (b *Buyer) notify(p *purchase, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	p.log.Info(text)
+	if b.cfg.Notify != nil {
+		b.cfg.Notify(Notice{Seeder: p.conn.Remote().String(), Text: text})
+	}
+}
+
+// Receipt is what one channel of a download cost.
+type Receipt struct {
+	Seeder  string
+	Channel wire.ChannelID
+	State   string // the ledger's word
+	Rate    money.Rate
+	Royalty money.Rate
+	Bytes   int64
+	Payee   money.Satoshis
+	Creator money.Satoshis
+	Fee     money.Satoshis // of funding and close
+	Funding bsv.Txid
+	Close   bsv.Txid // zero while the channel is open
+}
+
+// Total is all that the channel cost.
+func (r Receipt) Total() money.Satoshis { return r.Payee + r.Creator + r.Fee }
+
+// Receipts lists the channels that paid for a title, in earlier runs too.
+func Receipts(ctx context.Context, l *ledger.Ledger, infoHash [20]byte) ([]Receipt, error) {
+	rows, err := l.Channels(ctx, ledger.Filter{Role: ledger.Payer, Title: &infoHash})
+	if err != nil {
+		return nil, err
+	}
+	var receipts []Receipt
+	for _, row := range rows {
+		if row.State == ledger.StateFailed || row.Seq == 0 {
+			continue
+		}
+		receipts = append(receipts, Receipt{Seeder: row.Remote, Channel: row.ID, State: row.State, Rate: row.Rate, Royalty: row.Royalty,
+			Bytes: row.Bytes, Payee: row.Payee, Creator: row.Creator, Fee: row.Fee, Funding: row.FundingTxid, Close: row.CloseTxid})
+	}
+	slices.SortStableFunc(receipts, func(x, y Receipt) int { return cmp.Compare(x.Seeder, y.Seeder) })
+	return receipts, nil
+}

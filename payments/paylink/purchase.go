@@ -1,0 +1,604 @@
+package paylink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/channel"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/wallet"
+	"github.com/bitcdn/bitcdn/payments/wire"
+)
+
+// payerRun steps one channel of the payer. Its owner is the one goroutine that
+// uses it.
+type payerRun struct {
+	buyer    *Buyer
+	state    channel.Payer
+	keyIndex uint32
+	out      bsv.Hash160 // change and refund
+	fees     money.Satoshis
+	funding  *wallet.Funding // until its outbox row is stored
+	row      ledger.Channel
+}
+
+// step applies an event and makes its Stores durable, and returns the other
+// effects for the owner to carry out. An error means that the ledger did not
+// take the new state; the run is then as it was before.
+func (r *payerRun) step(ctx context.Context, ev channel.Event) ([]channel.Effect, error) {
+	before := r.state
+	next, effects := r.state.Step(ev, r.buyer.cfg.Clock())
+	r.state = next
+	return r.carryOut(ctx, before, effects)
+}
+
+func (r *payerRun) carryOut(ctx context.Context, before channel.Payer, effects []channel.Effect) ([]channel.Effect, error) {
+	var rest []channel.Effect
+	for _, e := range effects {
+		st, ok := e.(channel.Store)
+		if !ok {
+			rest = append(rest, e)
+			continue
+		}
+		// Machines store first, so nothing of rest has been carried out yet.
+		if err := r.store(ctx, st); err != nil {
+			r.state = before
+			return nil, fmt.Errorf("store channel: %w", err)
+		}
+	}
+	return rest, nil
+}
+
+func (r *payerRun) store(ctx context.Context, st channel.Store) error {
+	snapshot, err := r.state.Snapshot()
+	if err != nil {
+		return err
+	}
+	row := r.row
+	s := &r.state
+	row.ID, row.Role, row.State, row.KeyIndex = s.ID(), ledger.Payer, ledgerState(s.Phase), r.keyIndex
+	row.PeerKey, row.FundingTxid, row.FundingIndex = s.Terms.Identity, s.Open.FundingTxid, s.Open.FundingIndex
+	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = s.Open.Capacity, s.Open.RefundHeight, s.Terms.Ask, s.Terms.Royalty
+	row.Seq, row.Bytes, row.Payee, row.Creator = s.Last.Seq, s.Last.Bytes, s.Last.Payee, s.Last.Creator
+	row.Snapshot = snapshot
+	if s.Phase == channel.Closed {
+		row.CloseTxid = s.Close
+	}
+	if s.Phase != channel.Proposed && s.Phase != channel.Failed && r.fees > 0 {
+		row.Fee = r.fees
+	}
+	batch := ledger.Batch{Channels: []ledger.Channel{row}}
+	if st.Tx != nil {
+		out := outgoing(st, row.ID, coinsPaidTo(st.Tx, r.out, r.keyIndex, ledger.OriginRefund))
+		if st.Purpose == channel.FundingTx {
+			out = r.funding.Outgoing(ledger.Funding)
+		}
+		batch.Outbox = []ledger.Outgoing{out}
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := r.buyer.cfg.Ledger.Apply(ctx, batch); err != nil {
+		return err
+	}
+	if st.Tx != nil {
+		r.buyer.cfg.Outbox.Kick()
+	}
+	return nil
+}
+
+// purchase is the payment side of one download connection.
+type purchase struct {
+	buyer *Buyer
+	conn  BuyerConn
+	title Title
+	log   *slog.Logger
+
+	mail      chan channel.Event
+	wake      chan struct{} // counts have changed, or the end is wanted
+	onWire    atomic.Int64
+	payable   atomic.Int64
+	settle    atomic.Bool // finish with a close
+	ending    atomic.Bool
+	closeOnce sync.Once
+	closed    chan struct{}
+	done      chan struct{}
+
+	// Below: the goroutine of run only.
+	payer     *payerRun
+	terms     *wire.Terms
+	wireOff   int64 // channel's count minus connection's
+	payOff    int64
+	flushed   bool
+	blocked   bool // nothing more can be paid here
+	deadline  <-chan time.Time
+	holdsOpen bool // of buyer.opening
+}
+
+// openTimeout is how long a seeder may take to sign the refund.
+const openTimeout = 20 * time.Second
+
+// Message is part of Session.
+func (p *purchase) Message(payload []byte) {
+	msg, err := wire.Decode(payload)
+	switch {
+	case errors.Is(err, wire.ErrKind):
+		return
+	case err != nil:
+		p.conn.Fail(err)
+		return
+	}
+	select {
+	case p.mail <- channel.Got{Msg: msg}:
+	case <-p.done:
+	default:
+		p.conn.Fail(ErrFlood)
+	}
+}
+
+// Received is part of Purchase.
+func (p *purchase) Received(wire, payable int64) {
+	p.onWire.Store(wire)
+	p.payable.Store(payable)
+	p.poke()
+}
+
+func (p *purchase) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close is part of Session.
+func (p *purchase) Close() { p.closeOnce.Do(func() { close(p.closed) }) }
+
+// finish asks for the end of the purchase, with or without a close.
+func (p *purchase) finish(settle bool) {
+	p.settle.Store(settle)
+	p.ending.Store(true)
+	p.poke()
+}
+
+func (p *purchase) run(ctx context.Context) {
+	defer close(p.done)
+	defer p.detach(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.closed:
+			return
+		case <-p.deadline:
+			p.buyer.notify(p, "did not sign the refund in time")
+			p.giveUp(ctx)
+		case <-p.wake:
+			if err := p.pay(ctx); err != nil {
+				p.fail(err)
+				return
+			}
+		case ev := <-p.mail:
+			if err := p.take(ctx, ev.(channel.Got)); err != nil {
+				p.fail(err)
+				return
+			}
+		}
+		if p.ending.Load() && p.over() {
+			return
+		}
+	}
+}
+
+func (p *purchase) fail(err error) {
+	p.buyer.notify(p, "payments failed: %v", err)
+	p.conn.Fail(err)
+}
+
+// over says whether nothing more is to be done at the end.
+func (p *purchase) over() bool {
+	if p.payer == nil {
+		return true
+	}
+	switch p.payer.state.Phase {
+	case channel.Open:
+		return !p.settle.Load() && p.flushed && p.payer.state.Settled()
+	case channel.Signed:
+		return !p.settle.Load()
+	case channel.Closing:
+		return false
+	}
+	return true
+}
+
+func (p *purchase) take(ctx context.Context, got channel.Got) error {
+	switch m := got.Msg.(type) {
+	case *wire.Terms:
+		return p.takeTerms(ctx, m)
+	case *wire.Refusal:
+		if p.payer == nil || m.Channel == p.payer.state.ID() {
+			p.buyer.notify(p, "%s", refusalWords(m))
+		}
+		if m.Code == wire.CodeUnknownChannel && p.payer != nil && m.Channel == p.payer.state.ID() && p.payer.state.Phase != channel.Proposed {
+			// The seeder lost it, or never had it. The money comes back with
+			// the refund; this connection goes on with a new channel.
+			p.drop()
+			return p.open(ctx)
+		}
+	}
+	if p.payer == nil {
+		return nil
+	}
+	before := p.payer.state.Phase
+	if err := p.step(ctx, got); err != nil {
+		return err
+	}
+	switch after := p.payer.state.Phase; {
+	case before == channel.Proposed && after == channel.Signed:
+		p.deadline = nil
+		p.payer.funding = nil
+		p.releaseOpeningWhenSeen(ctx, p.payer.state.Open.FundingTxid)
+	case before == channel.Proposed && after == channel.Failed:
+		p.giveUp(ctx)
+		return nil
+	case after == channel.Closed && before != channel.Closed:
+		p.buyer.notify(p, "channel closed with %v by %v", p.payer.state.Spent(), p.payer.state.Close)
+		p.drop()
+		return nil
+	case after == channel.Open && before != channel.Open:
+		if _, resumed := got.Msg.(*wire.Resumed); resumed {
+			p.tie()
+			p.buyer.notify(p, "goes on with the channel, %v paid so far", p.payer.state.Spent())
+		} else {
+			p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
+		}
+	}
+	return p.pay(ctx)
+}
+
+// takeTerms looks at an offer, and goes on with a channel of before where this
+// seeder has one.
+func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
+	if p.payer != nil || p.buyer.isFinishing() {
+		return nil
+	}
+	tip, err := p.buyer.cfg.Chain.Tip(ctx)
+	if err != nil {
+		p.buyer.notify(p, "not paid: the chain cannot be asked: %v", err)
+		return nil
+	}
+	limits := channel.Limits{Network: p.buyer.cfg.Wallet.Network(), MaxPrice: p.buyer.cfg.MaxPrice,
+		MaxWindow: p.buyer.cfg.MaxWindow, MaxFeeRate: p.buyer.cfg.MaxFeeRate}
+	if r := p.title.Royalty; r != nil {
+		limits.Royalty, limits.CreatorHash = r.Rate, r.To
+	}
+	if err := channel.CheckTerms(t, p.title.InfoHash, limits, tip.Height, p.buyer.cfg.Clock()); err != nil {
+		p.buyer.notify(p, "not paid: %v", err)
+		return nil
+	}
+	p.terms = t
+	resumed, err := p.resume(ctx)
+	if err != nil || resumed {
+		return err
+	}
+	return p.open(ctx)
+}
+
+// resume asks the seeder to go on with a channel of an earlier connection.
+func (p *purchase) resume(ctx context.Context) (bool, error) {
+	open := true
+	rows, err := p.buyer.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open, Title: &p.title.InfoHash})
+	if err != nil {
+		return false, fmt.Errorf("list channels: %w", err)
+	}
+	for _, row := range rows {
+		if row.PeerKey != p.terms.Identity || row.Rate+row.Royalty > p.buyer.cfg.MaxPrice || row.Seq == 0 {
+			continue
+		}
+		if !p.buyer.claim(row.ID, p) {
+			continue
+		}
+		run, err := p.buyer.restore(row)
+		if err != nil {
+			p.buyer.release(row.ID, p)
+			return false, err
+		}
+		run.row.Remote = p.conn.Remote().String()
+		run.state.Exposure = p.exposure()
+		proof, err := run.state.Key.SignDigest(channel.ResumeDigest(p.terms.Nonce, p.title.InfoHash, row.ID))
+		if err != nil {
+			p.buyer.release(row.ID, p)
+			return false, fmt.Errorf("prove the channel's key: %w", err)
+		}
+		p.payer = run
+		p.tie()
+		p.send(&wire.Resume{Channel: row.ID, Proof: proof})
+		return true, nil
+	}
+	return false, nil
+}
+
+// exposure lets two pieces be paid for before they are verified: with several
+// seeders none may hold a whole piece within its credit.
+func (p *purchase) exposure() int64 {
+	return min(2*p.title.PieceLength+channel.MinCredit, channel.MaxCredit)
+}
+
+// tie makes the connection's counts continue the channel's.
+func (p *purchase) tie() {
+	p.wireOff = p.payer.state.Wire - p.onWire.Load()
+	p.payOff = p.payer.state.Payable - p.payable.Load()
+}
+
+// open makes a funding and proposes a channel.
+func (p *purchase) open(ctx context.Context) error {
+	if p.blocked || p.buyer.isFinishing() {
+		return nil
+	}
+	select {
+	case p.buyer.opening <- struct{}{}:
+		p.holdsOpen = true
+	case <-p.closed:
+		return nil
+	case <-ctx.Done():
+		return nil
+	}
+	if err := p.propose(ctx); err != nil {
+		p.releaseOpening()
+		if errors.Is(err, errNotWorth) || errors.Is(err, bsv.ErrFunds) {
+			p.blocked = true
+			p.buyer.notify(p, "not paid: %v", err)
+			return nil
+		}
+		return err
+	}
+	return nil
+}
+
+var errNotWorth = errors.New("the budget does not pay for a channel's fees")
+
+func (p *purchase) propose(ctx context.Context) error {
+	cfg := &p.buyer.cfg
+	t := p.terms
+	tip, err := cfg.Chain.Tip(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the tip: %w", err)
+	}
+	index, err := cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
+	if err != nil {
+		return fmt.Errorf("new channel key: %w", err)
+	}
+	key, out, err := channelKeys(cfg.Wallet, index)
+	if err != nil {
+		return err
+	}
+	open := wire.Open{Payer: key.Public(), PayerHash: out, FeeRate: t.FeeRate,
+		RefundHeight: max(tip.Height, t.TipHeight) + t.RefundWindow}
+	payee, err := bsv.ParsePublicKey(t.Payee[:])
+	if err != nil {
+		return fmt.Errorf("payee's key: %w", err)
+	}
+	if open.Capacity, err = p.capacity(); err != nil {
+		return err
+	}
+	lock := bsv.Multisig(key.Public(), payee)
+	funding, err := cfg.Wallet.Fund(ctx, []bsv.Output{{Value: open.Capacity, Script: lock}})
+	if err != nil {
+		return fmt.Errorf("fund a channel: %w", err)
+	}
+	open.FundingTxid = funding.Tx.Txid()
+	state, effects, err := channel.NewPayer(key, p.title.InfoHash, t, open, funding.Tx, funding.Prev)
+	if err != nil {
+		return errors.Join(err, cfg.Wallet.Release(ctx, funding))
+	}
+	state.Exposure = p.exposure()
+	template, err := state.Template()
+	if err != nil {
+		return errors.Join(err, cfg.Wallet.Release(ctx, funding))
+	}
+	run := &payerRun{buyer: p.buyer, state: state, keyIndex: index, out: out, fees: funding.Fee + open.Capacity - template.MaxSpend(),
+		funding: funding, row: ledger.Channel{Title: p.title.InfoHash, TitleName: p.title.Name, Remote: p.conn.Remote().String()}}
+	if !cfg.Budget.take(run.fees) {
+		p.buyer.overLimit.Store(true)
+		return errors.Join(fmt.Errorf("%w: %v", errNotWorth, run.fees), cfg.Wallet.Release(ctx, funding))
+	}
+	if !p.buyer.claim(state.ID(), p) {
+		cfg.Budget.give(run.fees)
+		return errors.Join(errors.New("the same funding twice"), cfg.Wallet.Release(ctx, funding))
+	}
+	p.payer = run
+	p.tie()
+	rest, err := run.carryOut(ctx, state, effects)
+	if err != nil {
+		p.giveUp(ctx)
+		return err
+	}
+	p.perform(rest)
+	p.deadline = time.After(openTimeout)
+	return nil
+}
+
+// capacity is what the whole title would cost from this seeder, with room for
+// the close's fee, within what the seeder takes. What is not used comes back.
+func (p *purchase) capacity() (money.Satoshis, error) {
+	payee, creator, err := channel.Due(p.terms, p.title.Length)
+	if err != nil {
+		return 0, fmt.Errorf("price of the title: %w", err)
+	}
+	left := p.buyer.cfg.Budget.Limit() - p.buyer.cfg.Budget.Spent()
+	need := min(payee+creator, max(left, 0)) + 2*p.terms.FeeRate.Fee(bsv.CommitmentSize(3))
+	return min(max(need, p.terms.MinCapacity), p.terms.MaxCapacity), nil
+}
+
+// pay tells the machine what has come, under the budget's lock, so that no two
+// purchases spend the same satoshi.
+func (p *purchase) pay(ctx context.Context) error {
+	if p.payer == nil {
+		return nil
+	}
+	if p.ending.Load() {
+		p.flushed = true
+	}
+	ev := channel.Delivered{Wire: p.wireOff + p.onWire.Load(), Payable: p.payOff + p.payable.Load(), Flush: p.ending.Load()}
+	before := p.payer.state
+	var effects []channel.Effect
+	p.buyer.cfg.Budget.use(func(left money.Satoshis) money.Satoshis {
+		ev.Limit = before.Spent() + left
+		p.payer.state, effects = before.Step(ev, p.buyer.cfg.Clock())
+		return p.payer.state.Spent() - before.Spent()
+	})
+	rest, err := p.payer.carryOut(ctx, before, effects)
+	if err != nil {
+		return err
+	}
+	p.perform(rest)
+	if ev.Flush && p.settle.Load() && p.payer.state.Phase == channel.Open {
+		return p.step(ctx, channel.CloseWanted{})
+	}
+	return nil
+}
+
+func (p *purchase) step(ctx context.Context, ev channel.Event) error {
+	before := p.payer.state.Spent()
+	rest, err := p.payer.step(ctx, ev)
+	if err != nil {
+		return err
+	}
+	if more := p.payer.state.Spent() - before; more > 0 {
+		// The seeder held a commitment that we had lost: it is spent.
+		p.buyer.cfg.Budget.use(func(money.Satoshis) money.Satoshis { return more })
+	}
+	p.perform(rest)
+	return nil
+}
+
+func (p *purchase) perform(effects []channel.Effect) {
+	for _, e := range effects {
+		switch e := e.(type) {
+		case channel.Send:
+			p.send(e.Msg)
+		case channel.UsedUp:
+			if p.payer.state.Phase == channel.Open && !p.blocked {
+				p.send(&wire.Close{Channel: p.payer.state.ID()})
+			}
+		case channel.OverLimit:
+			if !p.blocked {
+				p.buyer.notify(p, "the budget is used up")
+			}
+			p.blocked = true
+			p.buyer.overLimit.Store(true)
+		case channel.Fail:
+			p.buyer.notify(p, "failed: %v", e.Err)
+			p.conn.Fail(e.Err)
+		}
+	}
+}
+
+// giveUp takes back a funding that nobody has seen.
+func (p *purchase) giveUp(ctx context.Context) {
+	p.deadline = nil
+	if p.payer != nil && p.payer.funding != nil {
+		p.payer.state.Phase = channel.Failed
+		if err := p.payer.store(ctx, channel.Store{}); err != nil {
+			p.log.Error("failed channel not stored", "error", err)
+		}
+		ctx, cancel := withTimeout(ctx)
+		defer cancel()
+		if err := p.buyer.cfg.Wallet.Release(ctx, p.payer.funding); err != nil {
+			p.log.Error("coins not released", "error", err)
+		}
+		p.buyer.cfg.Budget.give(p.payer.fees)
+		p.payer.funding = nil
+		p.blocked = true
+	}
+	p.drop()
+	p.releaseOpening()
+}
+
+func (p *purchase) releaseOpening() {
+	if p.holdsOpen {
+		p.holdsOpen = false
+		<-p.buyer.opening
+	}
+}
+
+// releaseOpeningWhenSeen lets the next purchase build its funding as soon as
+// the change of this one can be spent.
+func (p *purchase) releaseOpeningWhenSeen(ctx context.Context, funding bsv.Txid) {
+	if !p.holdsOpen {
+		return
+	}
+	p.holdsOpen = false
+	p.buyer.wg.Add(1)
+	go func() {
+		defer p.buyer.wg.Done()
+		defer func() { <-p.buyer.opening }()
+		ctx, cancel := context.WithTimeout(ctx, seenTimeout)
+		defer cancel()
+		ticker := time.NewTicker(20 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			out, err := p.buyer.cfg.Ledger.Outgoing(ctx, funding)
+			if err != nil || out.State != ledger.Pending {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+}
+
+// seenTimeout bounds the wait for the network to take a funding.
+const seenTimeout = 15 * time.Second
+
+// drop lets go of the channel; it stays in the ledger.
+func (p *purchase) drop() {
+	if p.payer != nil {
+		p.buyer.release(p.payer.state.ID(), p)
+		p.payer = nil
+	}
+}
+
+func (p *purchase) detach(ctx context.Context) {
+	if p.payer != nil && p.payer.state.Phase == channel.Proposed {
+		p.giveUp(ctx)
+		return
+	}
+	if p.payer != nil && p.payer.state.Phase == channel.Open {
+		if err := p.payer.store(ctx, channel.Store{}); err != nil {
+			p.log.Error("channel's count of bytes not stored", "error", err)
+		}
+	}
+	p.drop()
+	p.releaseOpening()
+}
+
+func (p *purchase) send(m wire.Message) {
+	b, err := wire.Encode(m)
+	if err == nil {
+		err = p.conn.Send(b)
+	}
+	if err != nil && !errors.Is(err, ErrConnClosed) {
+		p.conn.Fail(err)
+	}
+}
+
+func refusalWords(m *wire.Refusal) string {
+	switch m.Code {
+	case wire.CodeUnconfirmed:
+		return "waits until the funding is mined (" + m.Text + ")"
+	case wire.CodeFunding:
+		return "does not take the funding: " + m.Text
+	case wire.CodeUnavailable:
+		return "cannot take payments now: " + m.Text
+	}
+	return "refused: " + m.Text
+}

@@ -1,0 +1,431 @@
+package paylink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/channel"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/wallet"
+	"github.com/bitcdn/bitcdn/payments/wire"
+)
+
+// payeeRun steps one channel of the payee and carries out its effects. Its
+// owner is the one goroutine that uses it.
+type payeeRun struct {
+	seller   *Seller
+	owner    *sale
+	state    channel.Payee
+	keyIndex uint32
+	payout   bsv.Hash160
+	row      ledger.Channel // what does not change with payments
+}
+
+// step applies an event. An error means that the ledger did not take the new
+// state; the run is then as it was before.
+func (r *payeeRun) step(ctx context.Context, ev channel.Event) error {
+	before := r.state
+	var effects []channel.Effect
+	r.state, effects = r.state.Step(ev, r.seller.cfg.Clock())
+	for _, e := range effects {
+		if st, ok := e.(channel.Store); ok {
+			if err := r.store(ctx, st); err != nil {
+				r.state = before
+				r.owner.send(&wire.Refusal{Code: wire.CodeUnavailable, Text: "the ledger cannot be written"})
+				return fmt.Errorf("store channel: %w", err)
+			}
+			continue
+		}
+		r.owner.perform(ctx, r, e)
+	}
+	return nil
+}
+
+func (r *payeeRun) store(ctx context.Context, st channel.Store) error {
+	snapshot, err := r.state.Snapshot()
+	if err != nil {
+		return err
+	}
+	row := r.row
+	s := &r.state
+	row.ID, row.Role, row.State, row.KeyIndex = s.ID(), ledger.Payee, ledgerState(s.Phase), r.keyIndex
+	row.PeerKey, row.FundingTxid, row.FundingIndex = s.Open.Payer, s.Open.FundingTxid, s.Open.FundingIndex
+	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = s.Open.Capacity, s.Open.RefundHeight, s.Terms.Ask, s.Terms.Royalty
+	row.Seq, row.Bytes, row.Payee, row.Creator = s.Last.Seq, s.Last.Bytes, s.Last.Payee, s.Last.Creator
+	row.Snapshot, row.CloseTxid = snapshot, s.Close
+	batch := ledger.Batch{Channels: []ledger.Channel{row}}
+	if st.Tx != nil {
+		coins := coinsPaidTo(st.Tx, r.payout, r.keyIndex, ledger.OriginEarning)
+		batch.Outbox = []ledger.Outgoing{outgoing(st, row.ID, coins)}
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := r.seller.cfg.Ledger.Apply(ctx, batch); err != nil {
+		return err
+	}
+	if st.Tx != nil {
+		r.seller.cfg.Outbox.Kick()
+	}
+	return nil
+}
+
+// sale is the payment side of one upload connection. Without a connection
+// (conn nil) it is only the owner of a channel that is being watched over.
+type sale struct {
+	seller *Seller
+	conn   SellerConn
+	title  Title
+	log    *slog.Logger
+
+	mail      chan channel.Event
+	wake      chan struct{} // bytes were served
+	sent      atomic.Int64  // block data on this connection
+	closeOnce sync.Once
+	closed    chan struct{}
+	done      chan struct{}
+
+	// Below: the goroutine of run only.
+	nonce    [16]byte
+	payee    *payeeRun // the channel, or the offer that may become one
+	attached bool      // payee is a channel that this sale owns
+	counted  int64     // of sent, what the channel knows
+	offset   int64     // channel's total minus connection's total
+}
+
+// Message is part of Session.
+func (s *sale) Message(payload []byte) {
+	msg, err := wire.Decode(payload)
+	switch {
+	case errors.Is(err, wire.ErrKind):
+		return
+	case err != nil:
+		s.conn.Fail(err)
+		return
+	}
+	s.post(channel.Got{Msg: msg})
+}
+
+// post queues an event; who floods loses the connection.
+func (s *sale) post(ev channel.Event) {
+	select {
+	case s.mail <- ev:
+	case <-s.done:
+	default:
+		if s.conn != nil {
+			s.conn.Fail(ErrFlood)
+		}
+	}
+}
+
+// Sent is part of Sale.
+func (s *sale) Sent(total int64) {
+	s.sent.Store(total)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close is part of Session.
+func (s *sale) Close() { s.closeOnce.Do(func() { close(s.closed) }) }
+
+func (s *sale) run(ctx context.Context) {
+	defer close(s.done)
+	defer s.detach(ctx)
+	if err := s.offer(ctx); err != nil {
+		s.log.Warn("no terms for a payer", "error", err)
+		s.send(&wire.Refusal{Code: wire.CodeUnavailable, Text: "no terms now"})
+		return
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.closed:
+			return
+		case <-s.wake:
+			s.count(ctx)
+		case ev := <-s.mail:
+			s.count(ctx)
+			if err := s.take(ctx, ev); err != nil {
+				s.log.Error("payment not taken", "error", err)
+				s.conn.Stop()
+				s.conn.Fail(fmt.Errorf("payments: %w", err))
+				return
+			}
+		}
+	}
+}
+
+// offer sends terms with a key that was never used before.
+func (s *sale) offer(ctx context.Context) error {
+	cfg := &s.seller.cfg
+	height := s.seller.Height()
+	if height == 0 {
+		tip, err := cfg.Chain.Tip(ctx)
+		if err != nil {
+			return fmt.Errorf("ask for the tip: %w", err)
+		}
+		height = tip.Height
+		s.seller.height.CompareAndSwap(0, height)
+	}
+	feeRate, err := cfg.Chain.FeeRate(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the fee rate: %w", err)
+	}
+	index, err := cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
+	if err != nil {
+		return fmt.Errorf("new channel key: %w", err)
+	}
+	key, payout, err := channelKeys(cfg.Wallet, index)
+	if err != nil {
+		return err
+	}
+	t := wire.Terms{
+		Network:          byte(cfg.Wallet.Network()),
+		Identity:         s.seller.identity.Public(),
+		Payee:            key.Public(),
+		PayeeHash:        payout,
+		Ask:              s.title.Ask,
+		MinCapacity:      cfg.Offer.MinCapacity,
+		MaxCapacity:      cfg.Offer.MaxCapacity,
+		FeeRate:          feeRate,
+		TipHeight:        height,
+		RefundWindow:     cfg.Offer.RefundWindow,
+		CloseMargin:      cfg.Offer.CloseMargin,
+		UnconfirmedLimit: cfg.Offer.UnconfirmedLimit,
+		Credit:           s.credit(),
+		Expiry:           cfg.Clock().Add(cfg.Offer.Validity).Unix(),
+	}
+	if r := s.title.Royalty; r != nil {
+		t.Royalty, t.CreatorHash = r.Rate, r.To
+	}
+	if _, err := io.ReadFull(cfg.Random, t.Nonce[:]); err != nil {
+		return fmt.Errorf("nonce: %w", err)
+	}
+	digest, err := channel.TermsDigest(&t, s.title.InfoHash)
+	if err != nil {
+		return err
+	}
+	if t.Signature, err = s.seller.identity.SignDigest(digest); err != nil {
+		return fmt.Errorf("sign terms: %w", err)
+	}
+	s.nonce = t.Nonce
+	s.attached = false
+	s.payee = &payeeRun{seller: s.seller, owner: s, keyIndex: index, payout: payout,
+		state: channel.Payee{Key: key, Policy: cfg.Policy, InfoHash: s.title.InfoHash, Terms: t},
+		row:   ledger.Channel{Title: s.title.InfoHash, TitleName: s.title.Name, Remote: s.conn.Remote().String()}}
+	s.send(&t)
+	return nil
+}
+
+// credit is what a new payer may owe, in bytes.
+func (s *sale) credit() int64 {
+	offer := &s.seller.cfg.Offer
+	price := s.title.Ask
+	if r := s.title.Royalty; r != nil {
+		price += r.Rate
+	}
+	credit := min(offer.Credit, price.Bytes(offer.CreditWorth))
+	return min(max(credit, 2*s.title.PieceLength, channel.MinCredit), channel.MaxCredit)
+}
+
+// take handles one event of the mailbox.
+func (s *sale) take(ctx context.Context, ev channel.Event) error {
+	got, isMessage := ev.(channel.Got)
+	if isMessage {
+		got.Nonce = s.nonce
+		ev = got
+		if resume, ok := got.Msg.(*wire.Resume); ok && !s.attached {
+			if found, err := s.find(ctx, resume); err != nil || !found {
+				return err
+			}
+		}
+	} else if !s.attached {
+		return nil // a watcher's event for a channel that has gone
+	}
+	if open, ok := got.Msg.(*wire.Open); ok && !s.attached {
+		return s.begin(ctx, ev, open)
+	}
+	if err := s.payee.step(ctx, ev); err != nil {
+		return err
+	}
+	if s.attached && s.payee.state.Phase == channel.Closing {
+		// Settled, but the peer is still here: it may want another channel.
+		s.seller.release(s.payee.state.ID(), s)
+		return s.offer(ctx)
+	}
+	return nil
+}
+
+// begin turns the offer into a channel, which from its first Store on must
+// have one owner.
+func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error {
+	id := channel.ID(bsv.Outpoint{Txid: m.FundingTxid, Index: m.FundingIndex})
+	if !s.seller.claim(id, s) {
+		s.send(&wire.Refusal{Channel: id, Code: wire.CodeTerms, Text: "another channel has this funding"})
+		return nil
+	}
+	err := s.payee.step(ctx, ev)
+	if s.payee.state.Phase == channel.Offered {
+		s.seller.release(id, s)
+	} else {
+		s.attach()
+	}
+	return err
+}
+
+// find loads the channel that a payer wants to go on with. The proof is looked
+// at here as well as in the machine, so that nobody else's connection can be
+// ended by naming a channel.
+func (s *sale) find(ctx context.Context, m *wire.Resume) (bool, error) {
+	row, err := s.seller.cfg.Ledger.Channel(ctx, m.Channel)
+	unknown := errors.Is(err, ledger.ErrNotFound) || err == nil && (row.Role != ledger.Payee || row.Title != s.title.InfoHash)
+	if unknown {
+		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeUnknownChannel, Text: "no such channel"})
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up channel: %w", err)
+	}
+	payer, err := bsv.ParsePublicKey(row.PeerKey[:])
+	if err == nil {
+		err = bsv.VerifyDigest(payer, channel.ResumeDigest(s.nonce, s.title.InfoHash, m.Channel), m.Proof)
+	}
+	if err != nil {
+		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeUnknownChannel, Text: "no proof of the channel's key"})
+		s.conn.Fail(fmt.Errorf("resume: %w", err))
+		return false, nil
+	}
+	for !s.seller.claim(m.Channel, s) {
+		if err := s.seller.takeOver(ctx, m.Channel); err != nil {
+			return false, err
+		}
+	}
+	if row, err = s.seller.cfg.Ledger.Channel(ctx, m.Channel); err == nil {
+		var run *payeeRun
+		if run, err = s.seller.restore(row, s); err == nil {
+			run.row.Remote = s.conn.Remote().String()
+			s.payee = run
+			s.attach()
+			return true, nil
+		}
+	}
+	s.seller.release(m.Channel, s)
+	return false, fmt.Errorf("load channel: %w", err)
+}
+
+// attach ties the channel's count of bytes to the connection's.
+func (s *sale) attach() {
+	s.attached = true
+	s.counted = s.sent.Load()
+	s.offset = s.payee.state.Served - s.counted
+}
+
+// count tells the channel what was served since it was last told.
+func (s *sale) count(ctx context.Context) {
+	total := s.sent.Load()
+	if !s.attached || total <= s.counted {
+		return
+	}
+	served := channel.Served{Bytes: total - s.counted}
+	s.counted = total
+	// Served has no effects that could fail.
+	_ = s.payee.step(ctx, served)
+}
+
+// detach ends the sale: the channel stays in the ledger with what was served.
+func (s *sale) detach(ctx context.Context) {
+	if !s.attached {
+		return
+	}
+	s.count(ctx)
+	if s.payee.state.Phase == channel.Open {
+		if err := s.payee.store(ctx, channel.Store{}); err != nil {
+			s.log.Error("channel's count of bytes not stored", "error", err)
+		}
+	}
+	s.seller.release(s.payee.state.ID(), s)
+}
+
+// perform carries out an effect other than Store.
+func (s *sale) perform(ctx context.Context, r *payeeRun, e channel.Effect) {
+	if f, ok := e.(channel.CheckFunding); ok {
+		s.check(ctx, r, f)
+		return
+	}
+	if s.conn == nil {
+		if f, ok := e.(channel.Fail); ok {
+			s.seller.cfg.Log.Error("channel", "error", f.Err)
+		}
+		return
+	}
+	switch e := e.(type) {
+	case channel.Send:
+		s.send(e.Msg)
+	case channel.Allow:
+		s.conn.Allow(e.Total - s.allowOffset(r))
+	case channel.Revoke:
+		s.conn.Stop()
+	case channel.Fail:
+		s.log.Info("payer failed", "reason", e.Err)
+		s.conn.Fail(e.Err)
+	}
+}
+
+// allowOffset is what has to be taken off a channel's total to get the
+// connection's. A channel that is just being opened has none yet.
+func (s *sale) allowOffset(r *payeeRun) int64 {
+	if s.attached {
+		return s.offset
+	}
+	return r.state.Served - s.sent.Load()
+}
+
+// check asks the chain without keeping the machine from other events.
+func (s *sale) check(ctx context.Context, r *payeeRun, f channel.CheckFunding) {
+	c, err := r.state.Template()
+	if err != nil {
+		s.post(refused(err.Error()))
+		return
+	}
+	s.seller.mu.Lock()
+	defer s.seller.mu.Unlock()
+	if s.seller.ctx.Err() != nil {
+		return
+	}
+	s.seller.wg.Add(1)
+	go func() {
+		defer s.seller.wg.Done()
+		ctx, cancel := context.WithTimeout(ctx, chainTimeout)
+		defer cancel()
+		checked := s.seller.checkFunding(ctx, c, f)
+		if checked.Refusal != nil {
+			s.log.Info("funding refused", "reason", checked.Refusal.Text)
+		}
+		s.post(checked)
+	}()
+}
+
+// chainTimeout bounds the questions about one funding.
+const chainTimeout = time.Minute
+
+func (s *sale) send(m wire.Message) {
+	if s.conn == nil {
+		return
+	}
+	b, err := wire.Encode(m)
+	if err == nil {
+		err = s.conn.Send(b)
+	}
+	if err != nil && !errors.Is(err, ErrConnClosed) {
+		s.conn.Fail(err)
+	}
+}

@@ -1,0 +1,458 @@
+package paylink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/channel"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/wallet"
+	"github.com/bitcdn/bitcdn/payments/wire"
+)
+
+// Offer is what a seller offers every payer, besides a title's price.
+type Offer struct {
+	MinCapacity, MaxCapacity money.Satoshis
+	RefundWindow             uint32 // blocks
+	CloseMargin              uint32 // blocks
+	// UnconfirmedLimit caps what is delivered before the funding is mined.
+	UnconfirmedLimit money.Satoshis
+	// Credit is how many bytes a new payer may owe, as long as they are not
+	// worth more than CreditWorth; two pieces of the title in any case.
+	Credit      int64
+	CreditWorth money.Satoshis
+	// Validity is how long an offer stands.
+	Validity time.Duration
+}
+
+// DefaultOffer is what a box offers unless told otherwise. A channel below
+// 2,000 sat would spend more than 5 % on fees at 100 sat/kB; and whoever takes
+// the first credit and does not pay has spent about as much on the fees of his
+// channel.
+func DefaultOffer() Offer {
+	return Offer{MinCapacity: 2_000, MaxCapacity: 10_000_000, RefundWindow: 1008, CloseMargin: 144,
+		UnconfirmedLimit: 1_000, Credit: 16 << 20, CreditWorth: 100, Validity: 10 * time.Minute}
+}
+
+// DefaultPolicy lets the credit grow to a quarter of what a payer has paid
+// for, and settles after an hour in which nothing moved.
+func DefaultPolicy() channel.Policy {
+	return channel.Policy{CreditShare: 4, IdleClose: time.Hour}
+}
+
+// SellerConfig is what a Seller works with.
+type SellerConfig struct {
+	Ledger *ledger.Ledger
+	Wallet *wallet.Wallet
+	Chain  chain.Backend
+	Outbox *wallet.Outbox
+	Offer  Offer
+	Policy channel.Policy
+	// Poll is how often the chain is asked for its height.
+	Poll   time.Duration
+	Clock  func() time.Time
+	Random io.Reader // for nonces
+	Log    *slog.Logger
+}
+
+// Seller takes payments for the upload side, and watches over its channels
+// whether their payers are connected or not.
+type Seller struct {
+	cfg      SellerConfig
+	identity bsv.PrivateKey
+	height   atomic.Uint32 // of the chain; 0 until it was heard of
+	feeRate  atomic.Int64
+	checks   chan struct{} // bounds questions to the chain
+
+	ctx  context.Context // of the sales
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	live map[wire.ChannelID]*sale
+}
+
+// NewSeller makes a Seller. Run has to be called for its watching.
+func NewSeller(cfg SellerConfig) (*Seller, error) {
+	identity, err := cfg.Wallet.Key(wallet.BranchIdentity, identityIndex)
+	if err != nil {
+		return nil, fmt.Errorf("identity key: %w", err)
+	}
+	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), live: make(map[wire.ChannelID]*sale)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Identity is the key by which payers know this seller.
+func (s *Seller) Identity() bsv.PublicKey { return s.identity.Public() }
+
+// Height is the chain's height as last heard of, 0 before.
+func (s *Seller) Height() uint32 { return s.height.Load() }
+
+// Open begins the payment side of a connection whose peer speaks bc_pay.
+func (s *Seller) Open(conn SellerConn, t Title) Sale {
+	sale := &sale{seller: s, conn: conn, title: t, log: s.cfg.Log.With("peer", conn.Remote(), "title", t.Name),
+		mail: make(chan channel.Event, mailboxSize), wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		close(sale.done)
+		return sale
+	}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		sale.run(s.ctx)
+	}()
+	return sale
+}
+
+// Run watches over the channels until ctx ends: closes those that are idle or
+// near their refund, follows fundings into blocks, and keeps the height for
+// new terms. When it returns no sale goes on.
+func (s *Seller) Run(ctx context.Context) error {
+	defer func() {
+		s.mu.Lock()
+		s.stop()
+		s.mu.Unlock()
+		s.wg.Wait()
+	}()
+	ticker := time.NewTicker(s.cfg.Poll)
+	defer ticker.Stop()
+	for {
+		if err := s.Watch(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("watching over channels", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Watch is one round of Run's work.
+func (s *Seller) Watch(ctx context.Context) error {
+	tip, err := s.cfg.Chain.Tip(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the tip: %w", err)
+	}
+	if rate, err := s.cfg.Chain.FeeRate(ctx); err == nil {
+		s.feeRate.Store(int64(rate))
+	}
+	s.height.Store(tip.Height)
+	rows, err := s.openRows(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, row := range rows {
+		if err := s.watchOne(ctx, row, tip.Height); err != nil {
+			errs = append(errs, fmt.Errorf("channel %x: %w", row.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Seller) openRows(ctx context.Context) ([]ledger.Channel, error) {
+	open := true
+	rows, err := s.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payee, Open: &open})
+	if err != nil {
+		return nil, fmt.Errorf("list open channels: %w", err)
+	}
+	return rows, nil
+}
+
+func (s *Seller) watchOne(ctx context.Context, row ledger.Channel, height uint32) error {
+	events := []channel.Event{channel.Tip{Height: height}}
+	if row.State == ledger.StateOpen && !s.isConfirmed(row) {
+		ev, err := s.fundingEvent(ctx, row)
+		if err != nil {
+			return err
+		}
+		if ev != nil {
+			events = append(events, ev)
+		}
+	}
+	return s.deliver(ctx, row, events...)
+}
+
+// deliver steps a channel, on its connection's goroutine where it has one.
+func (s *Seller) deliver(ctx context.Context, row ledger.Channel, events ...channel.Event) error {
+	s.mu.Lock()
+	live := s.live[row.ID]
+	s.mu.Unlock()
+	if live != nil {
+		for _, ev := range events {
+			live.post(ev)
+		}
+		return nil
+	}
+	owner := &sale{seller: s, done: make(chan struct{}), mail: make(chan channel.Event, mailboxSize)}
+	defer close(owner.done)
+	if !s.claim(row.ID, owner) {
+		return nil // a connection took it meanwhile: the next round finds it
+	}
+	defer s.release(row.ID, owner)
+	// Read again: a connection may have come and gone since row was read.
+	row, err := s.cfg.Ledger.Channel(ctx, row.ID)
+	if err != nil {
+		return err
+	}
+	run, err := s.restore(row, owner)
+	if err != nil {
+		return err
+	}
+	for _, ev := range events {
+		if err := run.step(ctx, ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Seller) isConfirmed(row ledger.Channel) bool {
+	state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
+	return err == nil && state.Confirmed
+}
+
+// fundingEvent asks the chain what has become of a funding.
+func (s *Seller) fundingEvent(ctx context.Context, row ledger.Channel) (channel.Event, error) {
+	status, err := s.cfg.Chain.Status(ctx, row.FundingTxid)
+	if err != nil {
+		return nil, fmt.Errorf("status of the funding: %w", err)
+	}
+	switch status.State {
+	case chain.Mined:
+		return channel.FundingMined{}, nil
+	case chain.Conflicted:
+		return channel.FundingLost{}, nil
+	case chain.Unknown:
+		// Forgotten or never heard of: we have it, so we tell the network again.
+		state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
+		if err != nil {
+			return nil, err
+		}
+		tx, err := bsv.ParseTx(state.Funding, wire.MaxPayload)
+		if err != nil {
+			return nil, err
+		}
+		var rejected *chain.Rejected
+		err = s.cfg.Chain.Broadcast(ctx, tx, nil)
+		if errors.As(err, &rejected) && (rejected.Reason == chain.DoubleSpend || rejected.Reason == chain.MissingInputs) {
+			return channel.FundingLost{}, nil
+		}
+		return nil, err
+	}
+	return nil, nil
+}
+
+// CloseChannel settles one channel now.
+func (s *Seller) CloseChannel(ctx context.Context, id wire.ChannelID) error {
+	row, err := s.cfg.Ledger.Channel(ctx, id)
+	if err != nil {
+		return fmt.Errorf("close channel %x: %w", id[:8], err)
+	}
+	return s.deliver(ctx, row, channel.CloseWanted{})
+}
+
+// CloseAll settles every open channel now and returns how many there were.
+func (s *Seller) CloseAll(ctx context.Context) (int, error) {
+	rows, err := s.openRows(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, row := range rows {
+		errs = append(errs, s.deliver(ctx, row, channel.CloseWanted{}))
+	}
+	return len(rows), errors.Join(errs...)
+}
+
+// claim makes owner the one who steps a channel.
+func (s *Seller) claim(id wire.ChannelID, owner *sale) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[id] != nil {
+		return false
+	}
+	s.live[id] = owner
+	return true
+}
+
+func (s *Seller) release(id wire.ChannelID, owner *sale) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[id] == owner {
+		delete(s.live, id)
+	}
+}
+
+// takeOver ends the connection that a channel lives on, so that a new one can
+// have it.
+func (s *Seller) takeOver(ctx context.Context, id wire.ChannelID) error {
+	s.mu.Lock()
+	old := s.live[id]
+	s.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	if old.conn != nil {
+		old.conn.Fail(errTakenOver)
+		old.Close()
+	}
+	select {
+	case <-old.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(takeOverTimeout):
+		return errors.New("the channel's other connection does not end")
+	}
+}
+
+var errTakenOver = errors.New("the channel went on over another connection")
+
+const takeOverTimeout = 10 * time.Second
+
+// restore makes a stored channel run for its owner.
+func (s *Seller) restore(row ledger.Channel, owner *sale) (*payeeRun, error) {
+	key, payout, err := channelKeys(s.cfg.Wallet, row.KeyIndex)
+	if err != nil {
+		return nil, err
+	}
+	state, err := channel.RestorePayee(row.Snapshot, key, s.cfg.Policy)
+	if err != nil {
+		return nil, err
+	}
+	return &payeeRun{seller: s, owner: owner, state: state, keyIndex: row.KeyIndex, payout: payout, row: row}, nil
+}
+
+// checkFunding has the chain look at a funding and everything unconfirmed that
+// it stands on: all of it must be of version 1, final, paid for and unspent, or
+// the refund and the close might come to nothing.
+func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.CheckFunding) channel.FundingChecked {
+	select {
+	case s.checks <- struct{}{}:
+		defer func() { <-s.checks }()
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
+	if ev.Funding.Txid() != c.Funding.Txid {
+		return refused("the funding is not the one that was announced")
+	}
+	tip, err := s.cfg.Chain.Tip(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	parents := make(map[bsv.Txid]*bsv.Tx, len(ev.Parents))
+	for _, p := range ev.Parents {
+		parents[p.Txid()] = p
+	}
+	prev, refusal := s.ancestors(ctx, ev.Funding, parents, tip.Height+1)
+	if refusal != nil {
+		return *refusal
+	}
+	feeRate := money.FeeRate(s.feeRate.Load())
+	if feeRate == 0 || feeRate > c.FeeRate {
+		feeRate = c.FeeRate
+	}
+	if err := c.CheckFunding(ev.Funding, prev, feeRate, tip.Height+1); err != nil {
+		return refused(err.Error())
+	}
+	for _, tx := range append(ev.Parents, ev.Funding) {
+		var rejected *chain.Rejected
+		err := s.cfg.Chain.Broadcast(ctx, tx, nil)
+		switch {
+		case errors.As(err, &rejected):
+			return refused(rejected.Error())
+		case err != nil:
+			return unavailable(err)
+		}
+	}
+	spent, err := s.cfg.Chain.Spent(ctx, c.Funding)
+	switch {
+	case err != nil && !errors.Is(err, chain.ErrUnsupported):
+		return unavailable(err)
+	case spent:
+		return refused("the funding is spent already")
+	}
+	status, err := s.cfg.Chain.Status(ctx, c.Funding.Txid)
+	if err != nil {
+		return unavailable(err)
+	}
+	if status.State == chain.Conflicted {
+		return refused("the funding is in conflict with another transaction")
+	}
+	return channel.FundingChecked{Confirmed: status.State == chain.Mined, Height: tip.Height}
+}
+
+// ancestors returns the outputs that tx spends, and refuses unconfirmed
+// ancestors that anybody could change.
+func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid]*bsv.Tx, nextHeight uint32) ([]bsv.Output, *channel.FundingChecked) {
+	refuse := func(f channel.FundingChecked) ([]bsv.Output, *channel.FundingChecked) { return nil, &f }
+	var prev []bsv.Output
+	seen := make(map[bsv.Txid]*bsv.Tx)
+	queue := []*bsv.Tx{tx}
+	for len(queue) > 0 {
+		t := queue[0]
+		queue = queue[1:]
+		for _, in := range t.Inputs {
+			id := in.Prev.Txid
+			parent := seen[id]
+			if parent == nil {
+				if len(seen) >= maxAncestors {
+					return refuse(refused(fmt.Sprintf("more than %d transactions behind the funding", maxAncestors)))
+				}
+				var err error
+				if parent = parents[id]; parent == nil {
+					parent, err = s.cfg.Chain.RawTx(ctx, id)
+				}
+				switch {
+				case errors.Is(err, chain.ErrNotFound):
+					return refuse(refused(fmt.Sprintf("unknown parent %v", id)))
+				case err != nil:
+					return refuse(unavailable(err))
+				}
+				seen[id] = parent
+				status, err := s.cfg.Chain.Status(ctx, id)
+				if err != nil {
+					return refuse(unavailable(err))
+				}
+				if status.State != chain.Mined {
+					if err := bsv.CheckAncestor(parent, nextHeight); err != nil {
+						return refuse(refused(fmt.Sprintf("unconfirmed parent %v: %v", id, err)))
+					}
+					queue = append(queue, parent)
+				}
+			}
+			if t == tx {
+				if int64(in.Prev.Index) >= int64(len(parent.Outputs)) {
+					return refuse(refused(fmt.Sprintf("%v does not exist", in.Prev)))
+				}
+				prev = append(prev, parent.Outputs[in.Prev.Index])
+			}
+		}
+	}
+	return prev, nil
+}
+
+// maxAncestors is how many transactions behind a funding are looked at.
+const maxAncestors = 100
+
+func refused(text string) channel.FundingChecked {
+	return channel.FundingChecked{Refusal: &wire.Refusal{Code: wire.CodeFunding, Text: text}}
+}
+
+func unavailable(err error) channel.FundingChecked {
+	return channel.FundingChecked{Refusal: &wire.Refusal{Code: wire.CodeUnavailable, Text: "the chain cannot be asked now"}}
+}
