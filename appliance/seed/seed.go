@@ -62,6 +62,7 @@ type Server struct {
 	host  *peerwire.Host
 	limit *limiter         // nil without Options.UploadRate
 	ticks <-chan time.Time // of tests; nil for a ticker
+	ends  chan<- struct{}  // of tests: a connection's end was counted; may be nil
 
 	bytesSent atomic.Int64
 
@@ -248,8 +249,11 @@ func (s *Server) countError(nc net.Conn, err error) {
 
 func (s *Server) countEnd(r peerwire.Reason) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.reasons[r]++
+	s.mu.Unlock()
+	if s.ends != nil {
+		s.ends <- struct{}{}
+	}
 }
 
 func (s *Server) tickLoop(ctx context.Context) {

@@ -128,13 +128,14 @@ type harness struct {
 	shelf *shelf
 	addr  string
 	ticks chan time.Time
+	ends  chan struct{}
 	now   atomic.Int64
 	stop  func()
 }
 
 func serve(t testing.TB, opt Options, titles ...*testTitle) *harness {
 	t.Helper()
-	h := &harness{t: t, shelf: &shelf{titles: make(map[[20]byte]*testTitle), files: pieces.NewHandles(8)}, ticks: make(chan time.Time)}
+	h := &harness{t: t, shelf: &shelf{titles: make(map[[20]byte]*testTitle), files: pieces.NewHandles(8)}, ticks: make(chan time.Time), ends: make(chan struct{}, 1<<12)}
 	for _, tt := range titles {
 		h.shelf.titles[tt.ih] = tt
 	}
@@ -143,7 +144,7 @@ func serve(t testing.TB, opt Options, titles ...*testTitle) *harness {
 	opt.PeerID = [20]byte([]byte("-BC0001-abcdefghijkl"))
 	opt.Clock = func() time.Time { return time.Unix(0, h.now.Load()) }
 	h.Server = New(opt)
-	h.Server.ticks = h.ticks
+	h.Server.ticks, h.Server.ends = h.ticks, h.ends
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -187,12 +188,13 @@ func (h *harness) dial(tt *testTitle, o wiretest.Options) *wiretest.Peer {
 // await waits until the connections that ended for the reason are n.
 func (h *harness) await(r peerwire.Reason, n int64) {
 	h.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	late := time.After(20 * time.Second)
 	for h.Stats().ByReason[r] != n {
-		if time.Now().After(deadline) {
+		select {
+		case <-h.ends:
+		case <-late:
 			h.t.Fatalf("waiting for %d × %q: %v", n, r, h.Stats().ByReason)
 		}
-		time.Sleep(time.Millisecond) // the other end of a TCP connection gives no event for this
 	}
 }
 
