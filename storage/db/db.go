@@ -108,8 +108,7 @@ type Options struct {
 // DB is an open database. Its methods may be called from several goroutines.
 type DB struct {
 	path     string
-	writer   *sql.DB
-	conn     *sql.Conn // the one connection of writer
+	writer   *sql.DB // of one connection
 	reader   *sql.DB
 	interval time.Duration
 
@@ -160,15 +159,12 @@ func open(ctx context.Context, path string, opt Options) (*DB, error) {
 		closing:  make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	if d.conn, err = writer.Conn(ctx); err != nil {
+	if err := migrate(ctx, writer, path, opt.Migrations); err != nil {
 		return nil, errors.Join(err, writer.Close())
-	}
-	if err := migrate(ctx, d.conn, path, opt.Migrations); err != nil {
-		return nil, errors.Join(err, d.conn.Close(), writer.Close())
 	}
 	d.reader, err = driver.Open(source(path, opt, true))
 	if err != nil {
-		return nil, errors.Join(err, d.conn.Close(), writer.Close())
+		return nil, errors.Join(err, writer.Close())
 	}
 	d.reader.SetMaxOpenConns(readers)
 	d.reader.SetMaxIdleConns(1)
@@ -211,6 +207,7 @@ func source(path string, opt Options, readOnly bool) string {
 		"journal_mode(wal)",
 		"synchronous(" + synchronous + ")",
 		"foreign_keys(on)",
+		"recursive_triggers(on)", // so that REPLACE fires the delete triggers too
 		"temp_store(memory)",
 		fmt.Sprintf("cache_size(%d)", -opt.Cache/1024), // negative: KiB
 		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages),
@@ -238,6 +235,18 @@ func (d *DB) Path() string { return d.path }
 // Read returns the connections for reading. A write through them fails.
 func (d *DB) Read() *sql.DB { return d.reader }
 
+// Prepare compiles a statement for Writes, which use it by way of
+// tx.StmtContext: to compile one takes longer than to run it. It waits for the
+// writes that are under way, so it is for the start. The statement is closed
+// with the database.
+func (d *DB) Prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	stmt, err := d.writer.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare statement: %w", classify(err))
+	}
+	return stmt, nil
+}
+
 // Version returns the schema version of the open database.
 func (d *DB) Version(ctx context.Context) (int, error) {
 	var v int
@@ -256,7 +265,7 @@ func (d *DB) Close() error {
 		<-d.stopped
 		// The reader goes first: the last connection to close copies the
 		// write-ahead log into the database.
-		err = errors.Join(d.reader.Close(), d.conn.Close(), d.writer.Close())
+		err = errors.Join(d.reader.Close(), d.writer.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("close database %s: %w", d.path, classify(err))

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/ncruces/go-sqlite3/driver"
 )
 
 // maxGroup is the most Writes that share a transaction, so that one of a flood
@@ -169,18 +167,18 @@ func (j *job) finished() bool {
 // once. The others are returned with the outcome of the commit; or, where the
 // whole transaction was undone on the way, the one that brought that about.
 func (d *DB) round(live []*job) (done []*job, failed *job, err error) {
-	tx, err := d.conn.BeginTx(context.Background(), nil)
+	tx, err := d.writer.BeginTx(context.Background(), nil)
 	if err != nil {
 		return live, nil, fmt.Errorf("begin: %w", classify(err))
 	}
 	for _, j := range live {
-		err := d.part(tx, j.fn)
+		err := part(tx, j.fn)
 		switch {
 		case err == nil:
 			done = append(done, j)
-		case d.lost():
-			_ = tx.Rollback() // frees the connection; there is nothing to undo
-			return nil, j, errors.Join(classify(err), errLost)
+		case errors.Is(err, errLost):
+			_ = tx.Rollback() // frees the connection; there may be nothing to undo
+			return nil, j, classify(err)
 		default:
 			j.finish(classify(err))
 		}
@@ -198,31 +196,20 @@ func (d *DB) round(live []*job) (done []*job, failed *job, err error) {
 	return done, nil, nil
 }
 
-// part runs fn so that it can be undone by itself.
-func (d *DB) part(tx *sql.Tx, fn func(*sql.Tx) error) error {
+// part runs fn so that it can be undone by itself. errLost says that it cannot,
+// because the transaction is gone and the savepoint with it.
+func part(tx *sql.Tx, fn func(*sql.Tx) error) error {
 	if _, err := tx.Exec(`SAVEPOINT part`); err != nil {
-		return err
+		return errors.Join(err, errLost)
 	}
 	err := fn(tx)
 	if err != nil {
 		if _, undo := tx.Exec(`ROLLBACK TO part`); undo != nil {
-			return errors.Join(err, undo)
+			return errors.Join(err, errLost, undo)
 		}
 	}
 	if _, release := tx.Exec(`RELEASE part`); release != nil {
-		return errors.Join(err, release)
+		return errors.Join(err, errLost, release)
 	}
 	return err
-}
-
-// lost reports whether SQLite has ended the transaction by itself. A Tx that
-// database/sql holds does not keep the connection from being asked, because
-// nothing else runs on it at this moment.
-func (d *DB) lost() bool {
-	lost := true
-	err := d.conn.Raw(func(c any) error {
-		lost = c.(driver.Conn).Raw().GetAutocommit()
-		return nil
-	})
-	return err != nil || lost
 }

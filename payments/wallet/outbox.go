@@ -1,0 +1,311 @@
+package wallet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+)
+
+// BuriedDepth is the number of blocks, its own included, after which a
+// transaction is not looked at any more.
+const BuriedDepth = 6
+
+const (
+	firstBackoff = time.Second
+	lastBackoff  = 10 * time.Minute
+	// lookAgain is how long a transaction that the network has goes without
+	// being asked for while no block comes: it may drop out of the mempool.
+	lookAgain = 10 * time.Minute
+	// DefaultPoll is how often the chain is asked for a new block while
+	// something is on its way.
+	DefaultPoll = 15 * time.Second
+	stepRows    = 200
+)
+
+// Outbox brings the ledger's outgoing transactions to the chain: it broadcasts
+// them until the network has them, watches them until they are buried, and
+// broadcasts again what a reorganisation has thrown out. It is the only place
+// that broadcasts.
+//
+// A transaction that another one has displaced becomes conflicted. The coins
+// that a payment had reserved are released where the chain says that they are
+// unspent. A close or refund goes on being tried for BuriedDepth blocks.
+type Outbox struct {
+	// Poll is how often the chain is asked for a new block; DefaultPoll where
+	// it is zero. It must be set before Run.
+	Poll time.Duration
+
+	ledger *ledger.Ledger
+	chain  chain.Backend
+	clock  func() time.Time
+	log    *slog.Logger
+
+	kicked atomic.Bool
+	kick   chan struct{}
+	tip    chain.Header // at the last pass; only Step touches it
+}
+
+// NewOutbox makes an Outbox. Only one may work on a ledger.
+func NewOutbox(l *ledger.Ledger, c chain.Backend, clock func() time.Time, log *slog.Logger) *Outbox {
+	return &Outbox{ledger: l, chain: c, clock: clock, log: log, kick: make(chan struct{}, 1)}
+}
+
+// Kick makes the next pass come at once and look at everything. It never
+// blocks.
+func (o *Outbox) Kick() {
+	o.kicked.Store(true)
+	select {
+	case o.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes passes until ctx ends, and returns its error.
+func (o *Outbox) Run(ctx context.Context) error {
+	for {
+		next, err := o.Step(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			o.log.Warn("outbox pass failed", "err", err)
+		}
+		timer := time.NewTimer(max(next.Sub(o.clock()), 0))
+		select {
+		case <-ctx.Done():
+		case <-o.kick:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// Step makes one pass and returns when the next one is due. Transactions are
+// looked at when their time has come, and all of them after a Kick and when
+// there is a new block. An error means that the pass was cut short; what is
+// left is looked at in the next one. Only one Step may run at a time.
+func (o *Outbox) Step(ctx context.Context) (next time.Time, err error) {
+	poll := o.Poll
+	if poll <= 0 {
+		poll = DefaultPoll
+	}
+	later := o.clock().Add(poll)
+	kicked := o.kicked.Swap(false)
+	rows, err := o.ledger.OutgoingUnsettled(ctx)
+	if err != nil {
+		return later, fmt.Errorf("outbox: %w", err)
+	}
+	if len(rows) == 0 {
+		return o.clock().Add(lookAgain), nil
+	}
+	tip, err := o.chain.Tip(ctx)
+	if err != nil {
+		o.kicked.CompareAndSwap(false, kicked)
+		return later, fmt.Errorf("outbox: ask for the newest block: %w", err)
+	}
+	all := kicked || tip.Hash != o.tip.Hash
+	next = later
+	for _, row := range rows {
+		if all || !row.NextTry.After(o.clock()) {
+			if row, err = o.look(ctx, row, tip); err != nil {
+				o.kicked.CompareAndSwap(false, kicked)
+				return later, fmt.Errorf("outbox: %s %s: %w", row.Purpose, bsv.Txid(row.Txid), err)
+			}
+		}
+		if !row.Final && row.NextTry.Before(next) {
+			next = row.NextTry
+		}
+	}
+	o.tip = tip
+	return next, nil
+}
+
+// look brings one row up to date with the chain and stores it.
+func (o *Outbox) look(ctx context.Context, row ledger.Outgoing, tip chain.Header) (ledger.Outgoing, error) {
+	was := row
+	b := ledger.Batch{}
+	var err error
+	if row.State == ledger.Pending {
+		err = o.send(ctx, &row, &b, tip)
+	} else {
+		err = o.watch(ctx, &row, &b, tip)
+		if err == nil && row.State == ledger.Pending {
+			err = o.send(ctx, &row, &b, tip) // thrown out: at once again
+		}
+	}
+	if err != nil {
+		return row, err
+	}
+	b.Updates = []ledger.Outgoing{row}
+	if err := o.ledger.Apply(ctx, b); err != nil {
+		return row, err
+	}
+	o.report(was, row)
+	return row, nil
+}
+
+// send broadcasts. An error is one of the ledger or of ctx; what the network
+// says goes into the row.
+func (o *Outbox) send(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch, tip chain.Header) error {
+	tx, err := bsv.ParseTx(row.Raw, ledger.MaxRaw)
+	if err != nil {
+		return err
+	}
+	prev, err := ParseOutputs(row.PrevOutputs)
+	if err != nil {
+		return err
+	}
+	err = o.chain.Broadcast(ctx, tx, prev)
+	if err == nil {
+		o.settle(row, chain.Status{State: chain.Seen}, tip)
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	row.LastError = err.Error()
+	var no *chain.Rejected
+	if !errors.As(err, &no) {
+		o.retry(row)
+		return nil
+	}
+	// The service may refuse what it has, or what is in a block already.
+	if st, err := o.chain.Status(ctx, row.Txid); err == nil && (st.State == chain.Seen || st.State == chain.Mined) {
+		o.settle(row, st, tip)
+		return nil
+	}
+	displaced := no.Reason.Final()
+	if no.Reason == chain.MissingInputs {
+		displaced, err = o.anySpent(ctx, tx)
+		if err != nil {
+			return err
+		}
+	}
+	if displaced {
+		return o.conflict(ctx, row, b, tip)
+	}
+	o.retry(row)
+	return nil
+}
+
+// anySpent reports whether the chain says that an input of tx is spent. Where
+// it does not know or cannot say, a parent may only be late.
+func (o *Outbox) anySpent(ctx context.Context, tx *bsv.Tx) (bool, error) {
+	for _, in := range tx.Inputs {
+		spent, err := o.chain.Spent(ctx, in.Prev)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err == nil && spent {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// watch asks how far a transaction has come that was with the network before.
+func (o *Outbox) watch(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch, tip chain.Header) error {
+	st, err := o.chain.Status(ctx, row.Txid)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		row.LastError = err.Error()
+		o.retry(row)
+		return nil
+	}
+	switch {
+	case st.State == chain.Seen || st.State == chain.Mined:
+		o.settle(row, st, tip)
+	case row.State == ledger.Conflicted && tip.Height >= row.Height+BuriedDepth:
+		row.Final = true
+	case row.State == ledger.Conflicted:
+		// What displaced it may have been thrown out again.
+		height := row.Height
+		if err := o.send(ctx, row, b, tip); err != nil {
+			return err
+		}
+		if row.State == ledger.Conflicted {
+			row.Height = height
+		}
+	case st.State == chain.Conflicted:
+		row.LastError = fmt.Sprintf("displaced by %v", st.Competing)
+		return o.conflict(ctx, row, b, tip)
+	default:
+		row.State, row.Height, row.Tries, row.NextTry = ledger.Pending, 0, 0, o.clock()
+	}
+	return nil
+}
+
+// settle takes over that the network has the transaction.
+func (o *Outbox) settle(row *ledger.Outgoing, st chain.Status, tip chain.Header) {
+	row.Tries, row.LastError = 0, ""
+	row.NextTry = o.clock().Add(lookAgain)
+	row.State, row.Height = ledger.Seen, 0
+	if st.State == chain.Mined {
+		row.State, row.Height = ledger.Mined, st.Height
+		row.Final = st.Confirmations(tip.Height) >= BuriedDepth
+	}
+}
+
+func (o *Outbox) retry(row *ledger.Outgoing) {
+	wait := lastBackoff
+	if row.Tries < 10 { // 2^10 seconds is above lastBackoff
+		wait = min(firstBackoff<<row.Tries, lastBackoff)
+	}
+	row.Tries++
+	row.NextTry = o.clock().Add(wait)
+}
+
+// conflict gives a transaction up. Only a coin of which the chain says that it
+// is unspent is released; while it cannot say, nothing is changed.
+func (o *Outbox) conflict(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch, tip chain.Header) error {
+	coins, err := o.ledger.Coins(ctx, ledger.CoinFilter{SpentBy: (*[32]byte)(&row.Txid)})
+	if err != nil {
+		return err
+	}
+	for _, c := range coins {
+		spent, err := o.chain.Spent(ctx, outpoint(c.Outpoint()))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, chain.ErrNotFound):
+			b.Void = append(b.Void, c.Outpoint())
+		case err != nil:
+			row.LastError = err.Error()
+			b.Release, b.Lost, b.Void = nil, nil, nil
+			o.retry(row)
+			return nil
+		case spent:
+			b.Lost = append(b.Lost, c.Outpoint())
+		default:
+			b.Release = append(b.Release, c.Outpoint())
+		}
+	}
+	row.State, row.Height = ledger.Conflicted, tip.Height
+	row.NextTry = o.clock().Add(lookAgain)
+	row.Final = row.Purpose != ledger.Close && row.Purpose != ledger.Refund
+	return nil
+}
+
+// report logs what has changed.
+func (o *Outbox) report(was, is ledger.Outgoing) {
+	log := o.log.With("purpose", is.Purpose, "txid", bsv.Txid(is.Txid))
+	switch {
+	case is.State != was.State && is.State == ledger.Conflicted:
+		log.Error("transaction displaced by another", "reason", is.LastError)
+	case is.State != was.State && is.State == ledger.Pending:
+		log.Warn("transaction dropped out of the chain", "err", is.LastError)
+	case is.State != was.State:
+		log.Info("transaction "+is.State, "height", is.Height)
+	case is.LastError != "" && is.Tries != was.Tries:
+		log.Warn("transaction not accepted, will be tried again", "tries", is.Tries, "next", is.NextTry, "err", is.LastError)
+	}
+}
