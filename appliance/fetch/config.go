@@ -41,6 +41,9 @@ func (d *download) config() *torrent.ClientConfig {
 	c.DisableAggressiveUpload = true
 	// Else a connection ends with the last piece, before it is paid.
 	c.DropMutuallyCompletePeers = false
+	// Moving a request to another peer mostly fetches the block twice, and both
+	// times it is paid. A peer that stalls may cost this long instead.
+	c.StealRequestGrace = d.r.stealAfter
 
 	c.ExtendedHandshakeClientVersion = clientName
 	c.HTTPUserAgent = clientName

@@ -31,6 +31,11 @@ const (
 	// peers claim another and no metadata comes.
 	metadataPatience = 3 * time.Second
 	resolveFor       = 10 * time.Second
+	// stealAfter is how old a request must be to be given to another peer.
+	stealAfter = 2 * time.Second
+	// nudgeAfter is after how long without data the client is made to look
+	// whether a request has got that old: by itself it does not.
+	nudgeAfter = time.Second
 	// maxMetadata is the largest metadata that the client takes.
 	maxMetadata = 16 << 20
 )
@@ -298,8 +303,18 @@ func (d *download) wait(ctx context.Context) error {
 	defer tick.Stop()
 	gotInfo := d.t.GotInfo()
 	var complete <-chan struct{}
+	var useful int64
+	grew := time.Now()
 	for {
 		now := time.Now()
+		if n := d.tally.usefulBytes(); n != useful {
+			useful, grew = n, now
+		} else if now.Sub(grew) >= min(nudgeAfter, d.r.stealAfter) && complete != nil {
+			// Upload is off as it is; what counts is that the client goes over
+			// the requests of all connections, which has no call of its own.
+			d.t.DisallowDataUpload()
+			grew = now
+		}
 		d.redial(now)
 		d.doubtMetadata(now)
 		if d.r.Idle > 0 && now.Sub(time.Unix(0, d.moved.Load())) > d.r.Idle {

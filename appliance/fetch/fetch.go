@@ -114,8 +114,8 @@ type Request struct {
 
 	// openBlocks stands in for the disk in tests.
 	openBlocks openBlocksFunc
-	// patience is metadataPatience, which tests shorten.
-	patience time.Duration
+	// metadataPatience and stealAfter, which tests shorten.
+	patience, stealAfter time.Duration
 }
 
 // Result is what a download brought, also where it ended with an error.
@@ -191,6 +191,9 @@ func (r *Request) check() error {
 	}
 	if r.patience <= 0 {
 		r.patience = metadataPatience
+	}
+	if r.stealAfter <= 0 {
+		r.stealAfter = stealAfter
 	}
 	if r.Log == nil {
 		r.Log = slog.New(slog.DiscardHandler)

@@ -438,6 +438,7 @@ func TestLateBlocksAreOwed(t *testing.T) {
 	late, good := newPayPeer(t, c, payPeerOptions{pay: true, lateCancel: true}), newPayPeer(t, c, payPeerOptions{pay: true})
 	s := newPurse(t)
 	r := payRequest(t, c, s, late.addr, good.addr)
+	r.stealAfter = 10 * time.Millisecond
 	mustFetch(t, r)
 	c.same(t, r.Dir)
 	if late.sentBytes() == 0 {

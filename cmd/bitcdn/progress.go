@@ -115,7 +115,7 @@ func line(p fetch.Progress, spent money.Satoshis, width int) string {
 	if p.State == fetch.Downloading {
 		parts = append(parts, size(int64(p.Rate))+"/s")
 		if p.Left >= 0 {
-			parts = append(parts, clock(p.Left)+" left")
+			parts = append(parts, countdown(p.Left)+" left")
 		}
 	}
 	parts = append(parts, spent.String())
@@ -195,8 +195,8 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", v, "KMGTPE"[i])
 }
 
-// clock is a time for a person, m:ss or h:mm:ss.
-func clock(d time.Duration) string {
+// countdown is a time for a person, m:ss or h:mm:ss.
+func countdown(d time.Duration) string {
 	if d >= 100*time.Hour {
 		return "days"
 	}

@@ -52,14 +52,14 @@ func TestPercentNeverEarly(t *testing.T) {
 	}
 }
 
-func TestSizeAndClock(t *testing.T) {
+func TestSizeAndCountdown(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 5 << 40: "5.0 TiB", 1<<63 - 1: "8.0 EiB"} {
 		if got := size(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
 	}
 	for d, want := range map[time.Duration]string{0: "0:00", 59400 * time.Millisecond: "0:59", time.Hour: "1:00:00", 1000 * time.Hour: "days"} {
-		if got := clock(d); got != want {
+		if got := countdown(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}
