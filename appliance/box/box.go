@@ -81,7 +81,7 @@ func Run(ctx context.Context, opt Options) error {
 	if err := os.MkdirAll(opt.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
-	lockFile, err := lock(opt.DataDir)
+	lockFile, err := Lock(opt.DataDir)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (b *Box) open(ctx context.Context) (err error) {
 		if err := b.openSeller(); err != nil {
 			return err
 		}
-		options.Payments = sales{b.seller}
+		options.Payments = b.seller
 	}
 	b.server = seed.New(options)
 	return nil
@@ -190,13 +190,6 @@ func (b *Box) openSeller() (err error) {
 	b.seller, err = paylink.NewSeller(paylink.SellerConfig{Ledger: b.ledger, Wallet: b.wallet, Chain: b.chain, Outbox: b.outbox,
 		Offer: offer, Policy: policy, Poll: time.Duration(b.opt.Settings.Chain.Poll), Clock: b.opt.Clock, Random: rand.Reader, Log: b.opt.Log})
 	return err
-}
-
-// sales gives the upload side the seller as the interface that it declares.
-type sales struct{ *paylink.Seller }
-
-func (s sales) Open(conn paylink.SellerConn, t paylink.Title) paylink.Sale {
-	return s.Seller.Open(conn, t)
 }
 
 // serve runs the services until the context ends or one of them fails.

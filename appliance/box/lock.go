@@ -12,9 +12,9 @@ import (
 // ErrRunning says that another daemon works on the same data.
 var ErrRunning = errors.New("another bitcdnd uses this data folder")
 
-// lock makes this process the only daemon on a data folder, until it ends or
+// Lock makes this process the only daemon on a data folder, until it ends or
 // the file is closed.
-func lock(dir string) (*os.File, error) {
+func Lock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data folder: %w", err)

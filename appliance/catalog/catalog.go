@@ -21,6 +21,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -232,6 +234,21 @@ func (c *Catalogue) Lookup(ih [20]byte) (Title, bool) {
 		return Title{}, false
 	}
 	return r.title(ih), true
+}
+
+// All lists the info hashes of all titles, in no order. A title added or
+// removed meanwhile may be in it or not.
+func (c *Catalogue) All() iter.Seq[[20]byte] {
+	return func(yield func([20]byte) bool) {
+		c.mu.RLock()
+		hashes := slices.Collect(maps.Keys(c.index))
+		c.mu.RUnlock()
+		for _, ih := range hashes {
+			if !yield(ih) {
+				return
+			}
+		}
+	}
 }
 
 // Len is the number of titles.

@@ -43,6 +43,17 @@ func (s Severity) String() string {
 // MarshalText writes the severity by its name.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText reads a severity's name.
+func (s *Severity) UnmarshalText(text []byte) error {
+	for _, known := range []Severity{Notice, Warning, Failure} {
+		if string(text) == known.String() {
+			*s = known
+			return nil
+		}
+	}
+	return fmt.Errorf("no severity %q", text)
+}
+
 // Condition is one thing that is not as it should be.
 type Condition struct {
 	// Code names the condition for programs and is unique in a Set: lower-case

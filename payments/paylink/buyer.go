@@ -218,11 +218,13 @@ type Receipt struct {
 	Rate    money.Rate
 	Royalty money.Rate
 	Bytes   int64
-	Payee   money.Satoshis
-	Creator money.Satoshis
-	Fee     money.Satoshis // of funding and close
-	Funding bsv.Txid
-	Close   bsv.Txid // zero while the channel is open
+	// Commitments is how many were signed, the first empty one included.
+	Commitments uint64
+	Payee       money.Satoshis
+	Creator     money.Satoshis
+	Fee         money.Satoshis // of funding and close
+	Funding     bsv.Txid
+	Close       bsv.Txid // zero while the channel is open
 }
 
 // Total is all that the channel cost.
@@ -240,7 +242,7 @@ func Receipts(ctx context.Context, l *ledger.Ledger, infoHash [20]byte) ([]Recei
 			continue
 		}
 		receipts = append(receipts, Receipt{Seeder: row.Remote, Channel: row.ID, State: row.State, Rate: row.Rate, Royalty: row.Royalty,
-			Bytes: row.Bytes, Payee: row.Payee, Creator: row.Creator, Fee: row.Fee, Funding: row.FundingTxid, Close: row.CloseTxid})
+			Bytes: row.Bytes, Commitments: row.Seq, Payee: row.Payee, Creator: row.Creator, Fee: row.Fee, Funding: row.FundingTxid, Close: row.CloseTxid})
 	}
 	slices.SortStableFunc(receipts, func(x, y Receipt) int { return cmp.Compare(x.Seeder, y.Seeder) })
 	return receipts, nil

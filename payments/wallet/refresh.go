@@ -254,7 +254,7 @@ func origin(branch uint32) string {
 // followCoins looks again at coins of others' transactions that are not buried
 // under tip; with a zero tip at all unspent coins.
 func (w *Wallet) followCoins(ctx context.Context, tip chain.Header, seen map[keyRef]bool) error {
-	coins, err := w.ledger.Coins(ctx, ledger.CoinFilter{States: []string{ledger.CoinUnspent}})
+	coins, err := w.ledger.Coins(ctx, ledger.CoinFilter{States: []string{ledger.CoinUnspent, ledger.CoinReserved}})
 	if err != nil {
 		return err
 	}

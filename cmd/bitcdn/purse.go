@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bitcdn/bitcdn/appliance/box"
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/chain/node"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/wallet"
+	"github.com/spf13/pflag"
+)
+
+// purseFlags say which wallet pays, and where the chain is seen.
+type purseFlags struct {
+	data    *string
+	network *string
+	node    *string
+	verbose *bool
+}
+
+func addPurseFlags(flags *pflag.FlagSet) purseFlags {
+	return purseFlags{
+		data:    flags.String("data", defaultData(), "`folder` with the wallet and unfinished downloads; env BITCDN_DATA"),
+		network: flags.String("network", environment("BITCDN_NETWORK", "main"), "main, test or regtest; env BITCDN_NETWORK"),
+		node:    flags.String("node", os.Getenv("BITCDN_NODE"), "`URL` of a node's JSON-RPC, http://user:password@host:port; env BITCDN_NODE"),
+		verbose: flags.BoolP("verbose", "v", false, "log what happens"),
+	}
+}
+
+func environment(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func defaultData() string {
+	if dir := os.Getenv("BITCDN_DATA"); dir != "" {
+		return dir
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "bitcdn-client"
+	}
+	return filepath.Join(home, ".local", "share", "bitcdn")
+}
+
+func (f purseFlags) log(w io.Writer) *slog.Logger {
+	level := slog.LevelError
+	if *f.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// purse is the client's money: a ledger, a wallet, a view of the chain, and an
+// outbox that works until close.
+type purse struct {
+	network bsv.Network
+	chain   chain.Backend
+	ledger  *ledger.Ledger
+	wallet  *wallet.Wallet
+	outbox  *wallet.Outbox
+	lock    *os.File
+	stop    func()
+}
+
+var errNoNode = fmt.Errorf("no node is named, so the chain cannot be asked: %w", chain.ErrUnavailable)
+
+// openPurse opens the money in a folder; a new wallet is made where there is
+// none, and its words are shown.
+func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error) {
+	network, err := bsv.ParseNetwork(*f.network)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --network: %w", errUsage, err)
+	}
+	if *f.node == "" {
+		return nil, errNoNode
+	}
+	p := &purse{network: network, stop: func() {}}
+	backend, err := node.Dial(*f.node, node.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("%w: --node: %w", errUsage, err)
+	}
+	p.chain = backend
+	if err := os.MkdirAll(*f.data, 0o700); err != nil {
+		return nil, err
+	}
+	if p.lock, err = box.Lock(*f.data); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	log := f.log(io.err)
+	if p.ledger, err = ledger.Open(ctx, filepath.Join(*f.data, "money.db"), time.Now); err != nil {
+		return nil, err
+	}
+	p.outbox = wallet.NewOutbox(p.ledger, p.chain, time.Now, log)
+	p.wallet, err = box.OpenWallet(ctx, *f.data, network, p.ledger, p.chain, wallet.Options{Clock: time.Now, Log: log, Stored: p.outbox.Kick},
+		func(words string) error { return showWords(io.err, words) })
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := p.outbox.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			log.Error("outbox", "error", err)
+		}
+	})
+	p.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	return p, nil
+}
+
+// settle gives the outbox a little time to bring what waits to the network.
+func (p *purse) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	p.outbox.Kick()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		waiting, err := p.ledger.OutgoingUnsettled(ctx)
+		if err != nil {
+			return
+		}
+		pending := false
+		for _, o := range waiting {
+			pending = pending || o.State == ledger.Pending
+		}
+		if !pending {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (p *purse) close() {
+	p.stop()
+	if p.ledger != nil {
+		_ = p.ledger.Close() // everything that matters was durable before
+	}
+	if p.lock != nil {
+		_ = p.lock.Close()
+	}
+}
+
+func showWords(w io.Writer, words string) error {
+	_, err := fmt.Fprintf(w, `A new wallet was made. These twelve words are the wallet: write them down, in
+this order, and keep them where nobody else looks. They are not shown again.
+
+    %s
+
+`, words)
+	return err
+}
