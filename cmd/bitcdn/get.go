@@ -36,7 +36,7 @@ const (
 	// maxFeeRate and maxWindow bound what a seeder may ask of a channel: a fee
 	// of ten times what miners usually take, and two weeks until the refund.
 	maxFeeRate money.FeeRate = 1_000
-	maxWindow                = 2_016
+	maxWindow  uint32        = 2_016
 )
 
 type getOptions struct {
