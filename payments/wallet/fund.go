@@ -63,34 +63,63 @@ func (w *Wallet) fund(ctx context.Context, outs []bsv.Output) (*Funding, error) 
 	if err != nil {
 		return nil, err
 	}
-	index, err := w.NextIndex(ctx, BranchChange)
-	if err != nil {
-		return nil, err
-	}
 	for try := 1; ; try++ {
 		coins, err := w.spendable(ctx)
 		if err != nil {
 			return nil, err
 		}
-		f, err := w.build(coins, outs, index, rate)
-		if err != nil {
+		if coins, err = enough(coins, outs, rate); err != nil {
 			return nil, err
 		}
-		// The change is stored now, so that it is not lost where the caller
-		// makes the outbox row by himself.
-		b := ledger.Batch{Reserve: []ledger.Reservation{{Coins: f.Coins, By: f.Tx.Txid()}}}
-		if f.Change != nil {
-			b.Coins = []ledger.Coin{*f.Change}
-		}
-		err = w.ledger.Apply(ctx, b)
+		f, err := w.reserve(ctx, coins, outs, rate)
 		if errors.Is(err, ledger.ErrCoinTaken) && try < reserveTries {
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		return f, nil
+		return f, err
 	}
+}
+
+// reserve builds the payment and reserves its coins.
+func (w *Wallet) reserve(ctx context.Context, coins []ledger.Coin, outs []bsv.Output, rate money.FeeRate) (f *Funding, err error) {
+	index, err := w.changeIndex(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil || f.Change == nil {
+			w.returnChange(index)
+		}
+	}()
+	if f, err = w.build(coins, outs, index, rate); err != nil {
+		return nil, err
+	}
+	// The change is stored now, so that it is not lost where the caller makes
+	// the outbox row by himself.
+	b := ledger.Batch{Reserve: []ledger.Reservation{{Coins: f.Coins, By: f.Tx.Txid()}}}
+	if f.Change != nil {
+		b.Coins = []ledger.Coin{*f.Change}
+	}
+	return f, w.ledger.Apply(ctx, b)
+}
+
+// changeIndex returns an unused index of BranchChange. Those of payments that
+// came to nothing are used first: a long gap would hide coins from a Restore.
+func (w *Wallet) changeIndex(ctx context.Context) (uint32, error) {
+	w.mu.Lock()
+	if last := len(w.spare) - 1; last >= 0 {
+		index := w.spare[last]
+		w.spare = w.spare[:last]
+		w.mu.Unlock()
+		return index, nil
+	}
+	w.mu.Unlock()
+	return w.NextIndex(ctx, BranchChange)
+}
+
+func (w *Wallet) returnChange(index uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.spare = append(w.spare, index)
 }
 
 // spendable returns the coins that a payment may use, the preferred first.
@@ -144,23 +173,13 @@ func (w *Wallet) versionOne(ctx context.Context, c ledger.Coin) (bool, error) {
 	return err == nil, err
 }
 
-// build takes as many coins as it needs, in their order.
-func (w *Wallet) build(coins []ledger.Coin, outs []bsv.Output, changeIndex uint32, rate money.FeeRate) (*Funding, error) {
+// build makes and signs the payment that spends all of used.
+func (w *Wallet) build(used []ledger.Coin, outs []bsv.Output, changeIndex uint32, rate money.FeeRate) (*Funding, error) {
 	changeKey, err := w.Key(BranchChange, changeIndex)
 	if err != nil {
 		return nil, err
 	}
 	change := changeKey.Public().Hash()
-	want := money.Satoshis(0)
-	for _, o := range outs {
-		if want, err = want.Add(o.Value); err != nil {
-			return nil, err
-		}
-	}
-	used, err := enough(coins, want, outs, rate)
-	if err != nil {
-		return nil, err
-	}
 	inputs, keys, err := w.inputs(used)
 	if err != nil {
 		return nil, err
@@ -188,10 +207,15 @@ func (w *Wallet) build(coins []ledger.Coin, outs []bsv.Output, changeIndex uint3
 	return f, nil
 }
 
-// enough returns the shortest prefix of coins that pays want and the fee.
-func enough(coins []ledger.Coin, want money.Satoshis, outs []bsv.Output, rate money.FeeRate) ([]ledger.Coin, error) {
-	var have money.Satoshis
+// enough returns the shortest prefix of coins that pays outs and the fee.
+func enough(coins []ledger.Coin, outs []bsv.Output, rate money.FeeRate) ([]ledger.Coin, error) {
+	var want, have money.Satoshis
 	var err error
+	for _, o := range outs {
+		if want, err = want.Add(o.Value); err != nil {
+			return nil, err
+		}
+	}
 	for i, c := range coins {
 		if have, err = have.Add(c.Value); err != nil {
 			return nil, err
@@ -234,6 +258,9 @@ func (w *Wallet) inputs(coins []ledger.Coin) ([]bsv.Coin, []bsv.PrivateKey, erro
 func (w *Wallet) Release(ctx context.Context, f *Funding) error {
 	if err := w.ledger.ReleaseCoins(ctx, f.Tx.Txid()); err != nil {
 		return fmt.Errorf("release funding: %w", err)
+	}
+	if f.Change != nil {
+		w.returnChange(f.Change.KeyIndex)
 	}
 	return nil
 }

@@ -92,6 +92,26 @@ func TestTwoPaymentsNeverShareACoin(t *testing.T) {
 	})
 }
 
+// Payments that come to nothing use up no keys: a restore looks for change no
+// further than a certain number of unused keys.
+func TestFailedPaymentsUseNoKeys(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.deposit(10_000)
+		to := []bsv.Output{{Value: 5000, Script: bsv.P2PKH(r.stranger())}}
+		for range 60 {
+			f, err := r.wallet.Fund(r.ctx, to)
+			r.must(err)
+			if f.Change.KeyIndex != 0 {
+				r.Fatalf("change goes to key %d", f.Change.KeyIndex)
+			}
+			if _, err := r.wallet.Fund(r.ctx, to); !errors.Is(err, wallet.ErrFunds) {
+				r.Fatal(err)
+			}
+			r.must(r.wallet.Release(r.ctx, f))
+		}
+	})
+}
+
 // What an unconfirmed stranger paid may be of version 2, and is not built on.
 func TestUnconfirmedCoinsOfStrangers(t *testing.T) {
 	bubble(t, func(r *rig) {

@@ -26,7 +26,6 @@ const (
 	// DefaultPoll is how often the chain is asked for a new block while
 	// something is on its way.
 	DefaultPoll = 15 * time.Second
-	stepRows    = 200
 )
 
 // Outbox brings the ledger's outgoing transactions to the chain: it broadcasts
@@ -89,7 +88,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 
 // Step makes one pass and returns when the next one is due. Transactions are
 // looked at when their time has come, and all of them after a Kick and when
-// there is a new block. An error means that the pass was cut short; what is
+// there is a new block. An error means that the pass is not complete; what is
 // left is looked at in the next one. Only one Step may run at a time.
 func (o *Outbox) Step(ctx context.Context) (next time.Time, err error) {
 	poll := o.Poll
@@ -112,16 +111,24 @@ func (o *Outbox) Step(ctx context.Context) (next time.Time, err error) {
 	}
 	all := kicked || tip.Hash != o.tip.Hash
 	next = later
+	var failed []error // one row must not keep the others back
 	for _, row := range rows {
 		if all || !row.NextTry.After(o.clock()) {
 			if row, err = o.look(ctx, row, tip); err != nil {
-				o.kicked.CompareAndSwap(false, kicked)
-				return later, fmt.Errorf("outbox: %s %s: %w", row.Purpose, bsv.Txid(row.Txid), err)
+				failed = append(failed, fmt.Errorf("outbox: %s %s: %w", row.Purpose, bsv.Txid(row.Txid), err))
+				if ctx.Err() != nil {
+					break
+				}
+				continue
 			}
 		}
 		if !row.Final && row.NextTry.Before(next) {
 			next = row.NextTry
 		}
+	}
+	if len(failed) > 0 {
+		o.kicked.CompareAndSwap(false, kicked)
+		return later, errors.Join(failed...)
 	}
 	o.tip = tip
 	return next, nil
@@ -156,11 +163,11 @@ func (o *Outbox) look(ctx context.Context, row ledger.Outgoing, tip chain.Header
 func (o *Outbox) send(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch, tip chain.Header) error {
 	tx, err := bsv.ParseTx(row.Raw, ledger.MaxRaw)
 	if err != nil {
-		return err
+		return fmt.Errorf("read stored transaction: %w", err)
 	}
 	prev, err := ParseOutputs(row.PrevOutputs)
 	if err != nil {
-		return err
+		return fmt.Errorf("read stored transaction: %w", err)
 	}
 	err = o.chain.Broadcast(ctx, tx, prev)
 	if err == nil {
@@ -181,23 +188,24 @@ func (o *Outbox) send(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch
 		o.settle(row, st, tip)
 		return nil
 	}
-	displaced := no.Reason.Final()
+	lost := no.Reason.Final()
 	if no.Reason == chain.MissingInputs {
-		displaced, err = o.anySpent(ctx, tx)
-		if err != nil {
+		if lost, err = o.displaced(ctx, tx); err != nil {
 			return err
 		}
 	}
-	if displaced {
+	if lost {
 		return o.conflict(ctx, row, b, tip)
 	}
 	o.retry(row)
 	return nil
 }
 
-// anySpent reports whether the chain says that an input of tx is spent. Where
-// it does not know or cannot say, a parent may only be late.
-func (o *Outbox) anySpent(ctx context.Context, tx *bsv.Tx) (bool, error) {
+// displaced reports whether a transaction whose inputs the network misses has
+// lost one of them: it is spent, or it was to come from a transaction of ours
+// that was displaced itself. Otherwise, or where the chain cannot say, a parent
+// may only be late.
+func (o *Outbox) displaced(ctx context.Context, tx *bsv.Tx) (bool, error) {
 	for _, in := range tx.Inputs {
 		spent, err := o.chain.Spent(ctx, in.Prev)
 		if ctx.Err() != nil {
@@ -205,6 +213,13 @@ func (o *Outbox) anySpent(ctx context.Context, tx *bsv.Tx) (bool, error) {
 		}
 		if err == nil && spent {
 			return true, nil
+		}
+		parent, err := o.ledger.Outgoing(ctx, in.Prev.Txid)
+		if err == nil && parent.State == ledger.Conflicted && parent.Final {
+			return true, nil
+		}
+		if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+			return false, err
 		}
 	}
 	return false, nil

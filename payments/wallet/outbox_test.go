@@ -74,11 +74,11 @@ func TestOutboxBacksOff(t *testing.T) {
 			if !strings.Contains(o.LastError, "unavailable") {
 				r.Errorf("last error %q", o.LastError)
 			}
-			waits = append(waits, o.NextTry.Sub(time.Now()).Round(time.Second))
+			waits = append(waits, time.Until(o.NextTry).Round(time.Second))
 			if next.After(o.NextTry) {
 				r.Errorf("the next pass is at %v, the next try at %v", next, o.NextTry)
 			}
-			time.Sleep(o.NextTry.Sub(time.Now()) + time.Second) // in the bubble
+			time.Sleep(time.Until(o.NextTry) + time.Second) // in the bubble
 		}
 		if waits[0] != time.Second || waits[1] != 2*time.Second || waits[12] != 10*time.Minute {
 			r.Errorf("waits %v", waits)
@@ -171,6 +171,37 @@ func TestOutboxConflictInTheDark(t *testing.T) {
 		r.outbox.Kick()
 		r.step()
 		r.state(txid, ledger.Conflicted)
+		r.balance(0, 0)
+	})
+}
+
+// What was to be paid from the change of a displaced payment is given up too,
+// and one row that cannot be read does not keep the others back.
+func TestOutboxConflictOfAParent(t *testing.T) {
+	bubble(t, func(r *rig) {
+		taken := r.deposit(20_000)
+		first, err := r.wallet.Send(r.ctx, r.stranger(), 5000)
+		r.must(err)
+		r.step()
+		second, err := r.wallet.Send(r.ctx, r.stranger(), 5000)
+		r.must(err)
+		r.step()
+		r.must(r.ledger.PutOutgoing(r.ctx, ledger.Outgoing{Txid: [32]byte{1}, Raw: []byte("no transaction"), Purpose: ledger.Refund,
+			Channel: [32]byte{1}}))
+		k, err := r.wallet.Key(wallet.BranchReceive, 0)
+		r.must(err)
+		thief, _, err := bsv.BuildSweep([]bsv.Coin{taken}, []bsv.PrivateKey{k}, r.stranger(), 100)
+		r.must(err)
+		r.must(r.chain.MineConflict(thief))
+		for range 2 {
+			if _, err := r.outbox.Step(r.ctx); !errors.Is(err, bsv.ErrTxSyntax) {
+				r.Errorf("an unreadable row: %v", err)
+			}
+		}
+		r.state(first, ledger.Conflicted)
+		if o := r.state(second, ledger.Conflicted); !o.Final {
+			r.Error("the child is watched on")
+		}
 		r.balance(0, 0)
 	})
 }

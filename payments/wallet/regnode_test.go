@@ -18,7 +18,7 @@ import (
 // and recorded, and a restored wallet finds what is left.
 func TestOnANode(t *testing.T) {
 	node := regnode.ForTest(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	must := func(err error) {
 		t.Helper()

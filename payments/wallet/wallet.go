@@ -93,8 +93,11 @@ type Wallet struct {
 	chain    chain.Backend
 	opt      Options
 
-	mu   sync.Mutex // guards keys
+	mu   sync.Mutex // guards keys and spare
 	keys map[keyRef]bsv.PrivateKey
+	// spare are change indexes that were given out for payments which came to
+	// nothing or had no change.
+	spare []uint32
 
 	// next holds the indexes that are reserved and not given out. It is a
 	// channel of one, so that waiting for it ends with a context.

@@ -46,8 +46,9 @@ func (d *DB) Commits() int64 { return d.commits.n.Load() }
 // Write runs fn in a transaction that it may share with other Writes, and
 // returns when what fn did is durable. Where fn returns an error, Write returns
 // it and what fn did is undone. fn must not keep tx, must not begin, commit or
-// roll back, and may be run a second time where the first run was undone
-// because of another Write. It runs on another goroutine than Write's caller.
+// roll back, must not call Write, and may be run a second time where the first
+// run was undone because of another Write. It runs on another goroutine than
+// Write's caller.
 //
 // When ctx ends before fn has begun then fn is not run; afterwards its outcome
 // is waited for. ErrClosed says that fn was not run.
