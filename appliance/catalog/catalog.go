@@ -32,6 +32,7 @@ import (
 
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/storage/db"
+	"github.com/bitcdn/bitcdn/storage/durable"
 	"github.com/bitcdn/bitcdn/storage/pieces"
 )
 
@@ -170,7 +171,7 @@ func (c *Catalogue) Add(ctx context.Context, torrent []byte, dataDir string, pri
 	}
 	// The file first: a title that is registered can be woken, and a file too
 	// many does no harm.
-	if err := writeAtomic(c.torrentPath(t.InfoHash), torrent); err != nil {
+	if err := durable.Replace(c.torrentPath(t.InfoHash), torrent, 0o600); err != nil {
 		return Title{}, fmt.Errorf("store torrent: %w", err)
 	}
 	if err := c.store(ctx, &title); err != nil {
@@ -371,34 +372,4 @@ func checkData(dir string, l *pieces.Layout) error {
 		}
 	}
 	return nil
-}
-
-// writeAtomic puts b at path: after a power cut there is the old file, the new
-// one or none, never a part.
-func writeAtomic(path string, b []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

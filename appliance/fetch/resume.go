@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/bitcdn/bitcdn/storage/durable"
 )
 
 // resume is what the state folder keeps of a download between runs.
@@ -120,7 +122,7 @@ func (s stateDir) resume(pieces int) *resume {
 }
 
 func (s stateDir) saveResume(r *resume) error {
-	if err := writeFile(s.path(".resume"), r.encode()); err != nil {
+	if err := durable.Replace(s.path(".resume"), r.encode(), 0o600); err != nil {
 		return fmt.Errorf("save state of download: %w", err)
 	}
 	return nil
@@ -139,37 +141,10 @@ func (s stateDir) saveInfo(b []byte) error {
 	if bytes.Equal(s.info(), b) {
 		return nil
 	}
-	if err := writeFile(s.path(".info"), b); err != nil {
+	if err := durable.Replace(s.path(".info"), b, 0o600); err != nil {
 		return fmt.Errorf("save metadata: %w", err)
 	}
 	return nil
-}
-
-// writeFile replaces a file so that after a power cut either the old or the new
-// content is there.
-func writeFile(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {

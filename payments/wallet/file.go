@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/storage/durable"
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -79,32 +80,11 @@ func writeFile(ctx context.Context, dir string, f file) error {
 		return err
 	}
 	path := filepath.Join(dir, FileName)
-	if _, err := os.Lstat(path); err == nil {
+	err = durable.Create(path, text, 0o600)
+	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s: %w", path, ErrExists)
 	}
-	tmp, err := os.CreateTemp(dir, FileName+".*.tmp") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.Write(text); err != nil {
-		return errors.Join(err, tmp.Close())
-	}
-	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	// A link fails where the name is taken; a rename would replace a wallet.
-	if err := os.Link(tmp.Name(), path); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s: %w", path, ErrExists)
-		}
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return err
 }
 
 func readFile(dir string) (file, error) {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bitcdn/bitcdn/storage/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,28 +123,5 @@ func (v *Volume) Free() (int64, error) {
 }
 
 func writeMarker(dir string, id ID) error {
-	f, err := os.CreateTemp(dir, Marker+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already where all went well
-	_, err = f.WriteString(markerHead + id.String() + "\n")
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, Marker)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.Replace(filepath.Join(dir, Marker), []byte(markerHead+id.String()+"\n"), 0o600)
 }
