@@ -22,6 +22,10 @@ type Policy struct {
 	IdleClose time.Duration
 }
 
+// FundingTime is how long a payee waits for the funding of a channel whose
+// refund it has signed.
+const FundingTime = 24 * time.Hour
+
 // Payee is the seeder's side. It goes Offered → Signed → Checking → Open →
 // Closing; Failed from anywhere. It is a value: Step does not change its
 // receiver.
@@ -264,16 +268,20 @@ func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 	if err := c.CheckCommitment(c.Payer, m.Payee, m.Creator, m.Signature); err != nil {
 		return s, broken(m.Channel, wire.CodePayment, "commitment %d: %v", m.Seq, err)
 	}
-	if m.Payee > last.Payee || m.Creator > last.Creator || m.Bytes > last.Bytes {
+	more := m.Payee > last.Payee || m.Creator > last.Creator
+	if more || m.Bytes > last.Bytes {
 		s.Active = now
 	}
 	s.Last = *m
-	effects := []Effect{Store{}, Allow{s.Allowed()}, Send{s.ack()}}
 	if s.Remaining() <= 0 {
-		var closing []Effect
-		s, closing = s.close()
-		return s, append(effects, closing...)
+		// One Store for the payment and the close: a crash between two would
+		// leave a channel that is closing and a close that nobody broadcasts.
+		return s.close()
 	}
+	effects := []Effect{Allow{s.Allowed()}, Send{s.ack()}}
+	if more {
+		effects = append([]Effect{Store{}}, effects...)
+	} // else the close stays the same, and a write would be all that it brings
 	if !s.Confirmed && s.Allowed() == s.unconfirmedBytes() {
 		effects = append(effects, refuse(m.Channel, wire.CodeUnconfirmed, "%v is the most before the funding is mined", s.Terms.UnconfirmedLimit)...)
 	}
@@ -297,8 +305,7 @@ func (s Payee) resume(m *wire.Resume, nonce [16]byte, now time.Time) (Payee, []E
 	resumed := &wire.Resumed{Last: s.Last, Credit: s.Credit()}
 	resumed.Last.Channel = m.Channel
 	switch s.Phase {
-	case Signed, Checking:
-		s.Phase, s.Last = Signed, wire.Pay{}
+	case Signed, Checking: // a check that is under way goes on: there is one at a time
 		resumed.Last = wire.Pay{Channel: m.Channel}
 		return s, []Effect{Send{resumed}}
 	case Closing, Closed:
@@ -306,19 +313,24 @@ func (s Payee) resume(m *wire.Resume, nonce [16]byte, now time.Time) (Payee, []E
 	case Failed:
 		return s, refuse(m.Channel, wire.CodeUnknownChannel, "the channel has failed")
 	}
+	s.Active = now
+	effects := []Effect{Send{resumed}, Allow{s.Allowed()}}
 	lost := s.Served - s.Forgiven - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
 	if lost > 0 {
 		if s.Forgiven+lost > s.Credit()+s.paidBytes()/16 {
 			return s.close()
 		}
 		s.Forgiven += lost
+		effects = []Effect{Store{}, Send{resumed}, Allow{s.Allowed()}}
 	}
-	s.Active = now
-	return s, []Effect{Store{}, Send{resumed}, Allow{s.Allowed()}}
+	return s, effects
 }
 
 func (s Payee) tip(height uint32, now time.Time) (Payee, []Effect) {
 	switch {
+	case s.Phase == Signed && now.Sub(s.Active) >= FundingTime:
+		s.Phase = Failed
+		return s, []Effect{Store{}}
 	case s.Phase != Open:
 		return s, nil
 	case s.mustClose(height):
