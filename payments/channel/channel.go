@@ -18,7 +18,8 @@
 //     (Policy.Credit), nor delivers more than UnconfirmedLimit's worth before
 //     the funding is mined.
 //   - The payer never pays for more than it has received and verified, plus
-//     Exposure; and never passes the limit that comes with an event.
+//     Exposure; after broken connections plus a second Exposure and a 64th. And
+//     it never passes the limit that comes with an event.
 //   - Amounts, bytes and sequence numbers only grow. Two commitments with one
 //     number have the same amounts.
 package channel
@@ -164,7 +165,11 @@ type FundingMined struct{}
 type FundingLost struct{}
 
 // Tip says how high the chain is.
-type Tip struct{ Height uint32 }
+type Tip struct {
+	Height uint32
+	// Unspent says that the chain knows of nothing that spends the funding.
+	Unspent bool
+}
 
 // Served says how many more bytes of block data went to the peer.
 type Served struct{ Bytes int64 }

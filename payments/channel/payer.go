@@ -94,10 +94,20 @@ type Payer struct {
 	Refund   []byte   // raw, fully signed; from Signed on
 	Credit   int64    // bytes that the seeder lets us owe
 	Acked    uint64   // newest commitment that the seeder has stored
-	Wire     int64    // bytes received, over the channel's life
+	Wire     int64    // bytes received, over the channel's life, as the seeder counts them
 	Payable  int64    // of these, verified
-	Close    bsv.Txid // as the seeder says; from Closed on
+	// Forgone is how many bytes were paid for on connections that broke before
+	// they were verified.
+	Forgone int64
+	// Refused says that the seeder does not know the channel: nothing but the
+	// refund comes of it.
+	Refused bool
+	Close   bsv.Txid // as the seeder says; from Closed on
 }
+
+// forgoneShare is the part of what was verified, a 64th, that may be forgone
+// besides one Exposure.
+const forgoneShare = 64
 
 // NewPayer makes the state after a funding transaction has been built for
 // terms that CheckTerms took, and the effects that begin the channel.
@@ -126,7 +136,10 @@ func (s Payer) Template() (bsv.Channel, error) { return template(&s.Terms, &s.Op
 func (s Payer) Spent() money.Satoshis { return s.Last.Payee + s.Last.Creator }
 
 // Settled says whether everything owed is paid and on the seeder's disk.
-func (s Payer) Settled() bool { return s.Last.Bytes >= s.Payable && s.Acked == s.Last.Seq }
+func (s Payer) Settled() bool { return s.Last.Bytes >= s.owing() && s.Acked == s.Last.Seq }
+
+// owing is how many bytes are to be paid for in any case.
+func (s Payer) owing() int64 { return s.Payable + s.Forgone }
 
 // Step is the machine. See the package comment.
 func (s Payer) Step(ev Event, now time.Time) (Payer, []Effect) {
@@ -145,7 +158,7 @@ func (s Payer) Step(ev Event, now time.Time) (Payer, []Effect) {
 		}
 		return s, nil
 	case Tip:
-		return s.tip(ev.Height)
+		return s.tip(ev)
 	}
 	return s, nil
 }
@@ -184,6 +197,10 @@ func (s Payer) got(m wire.Message) (Payer, []Effect) {
 	case *wire.Refusal:
 		if s.Phase == Proposed && m.Channel == s.ID() {
 			s.Phase = Failed
+			return s, []Effect{Store{}}
+		}
+		if m.Channel == s.ID() && m.Code == wire.CodeUnknownChannel && !s.Refused {
+			s.Refused = true
 			return s, []Effect{Store{}}
 		}
 		return s, nil
@@ -266,19 +283,11 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 	effects := []Effect{Store{}}
 	switch {
 	case last.Seq > s.Last.Seq:
-		// Signed before we lost our newest state: our own signature says so.
-		c, err := s.Template()
+		next, err := s.adopt(last)
 		if err != nil {
-			return s, []Effect{Fail{err}}
+			return s, broken(s.ID(), wire.CodePayment, "commitment %d: %v", last.Seq, err)
 		}
-		if last.Payee < s.Last.Payee || last.Creator < s.Last.Creator || last.Bytes < s.Last.Bytes {
-			return s, broken(s.ID(), wire.CodePayment, "commitment %d is less than %d", last.Seq, s.Last.Seq)
-		}
-		if err := c.CheckCommitment(c.Payer, last.Payee, last.Creator, last.Signature); err != nil {
-			return s, broken(s.ID(), wire.CodePayment, "commitment %d is not ours: %v", last.Seq, err)
-		}
-		s.Last = last
-		s.Acked = last.Seq
+		s = next
 	case last.Seq == s.Last.Seq:
 		if last.Payee != s.Last.Payee || last.Creator != s.Last.Creator {
 			return s, broken(s.ID(), wire.CodePayment, "two commitments with number %d", last.Seq)
@@ -288,15 +297,47 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 		newest := s.Last
 		effects = append(effects, Send{&newest})
 	}
-	// What was paid for has come. What had come on the broken connection and
-	// was never verified will not be, so it does not count as received.
-	s.Payable = max(s.Payable, s.Last.Bytes)
-	s.Wire = s.Payable
+	// What was paid for and not verified will not be verified any more. To a
+	// seeder that breaks connections this is worth no more than its budget.
+	s.Forgone = max(s.Forgone, min(s.Last.Bytes-s.Payable, s.Exposure+s.Payable/forgoneShare))
+	// The seeder forgives what was on its way, so that what is covered is what
+	// has come, as it counts.
+	s.Wire = max(s.owing(), min(Covered(&s.Terms, s.Last.Payee, s.Last.Creator), maxCount))
 	if s.Phase == Closing {
 		return s, append(effects, Send{&wire.Close{Channel: s.ID()}})
 	}
 	s.Phase = Open
 	return s, effects
+}
+
+// maxCount bounds counts of bytes, so that sums of them do not overflow.
+const maxCount = 1 << 60
+
+// adopt takes over a commitment that was signed before this side lost its
+// newest state. Its amounts are proved by our own signature. Its number of
+// bytes is only the seeder's word, and may not be more than the amounts buy.
+func (s Payer) adopt(last wire.Pay) (Payer, error) {
+	if last.Payee < s.Last.Payee || last.Creator < s.Last.Creator || last.Bytes < s.Last.Bytes {
+		return s, fmt.Errorf("less than commitment %d", s.Last.Seq)
+	}
+	if last.Bytes > Covered(&s.Terms, last.Payee, last.Creator) {
+		return s, fmt.Errorf("%d bytes are more than %v and %v buy", last.Bytes, last.Payee, last.Creator)
+	}
+	c, err := s.Template()
+	if err != nil {
+		return s, err
+	}
+	if err := c.CheckCommitment(c.Payer, last.Payee, last.Creator, last.Signature); err != nil {
+		return s, fmt.Errorf("not ours: %w", err)
+	}
+	if last.Payee > s.Last.Payee || last.Creator > s.Last.Creator {
+		// What it pays for had come, which was forgotten too. With equal amounts
+		// nothing proves that anything more was ever signed.
+		s.Payable = max(s.Payable, last.Bytes-s.Forgone)
+	}
+	s.Last = last
+	s.Acked = last.Seq
+	return s, nil
 }
 
 // delivered decides whether to pay. The seeder counts what it has sent against
@@ -308,14 +349,14 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	if s.Phase != Open {
 		return s, nil
 	}
-	target := s.Payable
+	target := s.owing()
 	if !ev.Flush {
 		owed := s.Wire - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
 		if owed < s.Credit/2 {
 			return s, nil
 		}
 		if owed >= s.Credit*3/4 {
-			target = min(s.Wire, s.Payable+s.Exposure)
+			target = max(target, min(s.Wire, target+s.Exposure))
 		}
 	}
 	if target <= s.Last.Bytes {
@@ -371,8 +412,10 @@ func (s Payer) affordable(limit money.Satoshis) int64 {
 	return 0
 }
 
-func (s Payer) tip(height uint32) (Payer, []Effect) {
-	if len(s.Refund) == 0 || s.Phase == Closed || s.Phase == Refunding || height < s.Open.RefundHeight {
+// tip broadcasts the refund when its time has come. Of a channel that the
+// seeder called closed it is broadcast only when the chain knows better.
+func (s Payer) tip(ev Tip) (Payer, []Effect) {
+	if len(s.Refund) == 0 || s.Phase == Closed && !ev.Unspent || s.Phase == Refunding || ev.Height < s.Open.RefundHeight {
 		return s, nil
 	}
 	refund, err := bsv.ParseTx(s.Refund, wire.MaxPayload)

@@ -33,6 +33,8 @@ type snapshot struct {
 	Acked     uint64   `json:"acked,omitempty"`
 	Wire      int64    `json:"wire,omitempty"`
 	Payable   int64    `json:"payable,omitempty"`
+	Forgone   int64    `json:"forgone,omitempty"`
+	Refused   bool     `json:"refused,omitempty"`
 	Close     bsv.Txid `json:"close"`
 }
 
@@ -63,7 +65,8 @@ func RestorePayee(b []byte, key bsv.PrivateKey, policy Policy) (Payee, error) {
 // Snapshot encodes the state without its key.
 func (s Payer) Snapshot() ([]byte, error) {
 	return encodeSnapshot(snapshot{Side: "payer", InfoHash: s.InfoHash, Phase: s.Phase, Funding: s.Funding, Refund: s.Refund,
-		Credit: s.Credit, Acked: s.Acked, Wire: s.Wire, Payable: s.Payable, Close: s.Close}, &s.Terms, &s.Open, &s.Last)
+		Credit: s.Credit, Acked: s.Acked, Wire: s.Wire, Payable: s.Payable,
+		Forgone: s.Forgone, Refused: s.Refused, Close: s.Close}, &s.Terms, &s.Open, &s.Last)
 }
 
 // RestorePayer reads what Snapshot wrote. ErrSnapshot.
@@ -75,6 +78,7 @@ func RestorePayer(b []byte, key bsv.PrivateKey) (Payer, error) {
 	}
 	s.InfoHash, s.Phase, s.Funding, s.Refund = snap.InfoHash, snap.Phase, snap.Funding, snap.Refund
 	s.Credit, s.Acked, s.Wire, s.Payable, s.Close = snap.Credit, snap.Acked, snap.Wire, snap.Payable, snap.Close
+	s.Forgone, s.Refused = snap.Forgone, snap.Refused
 	return s, nil
 }
 
