@@ -147,15 +147,6 @@ func (s stateDir) saveInfo(b []byte) error {
 	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 // How much younger than the record a file may be. While a download runs its
 // files are written to after each record; what is younger than that was
 // changed by somebody else.
