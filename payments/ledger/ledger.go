@@ -65,7 +65,19 @@ type Ledger struct {
 // Open opens the ledger in the database file at path, which it creates where
 // there is none. Errors are those of db.Open.
 func Open(ctx context.Context, path string, clock func() time.Time) (*Ledger, error) {
-	return open(ctx, path, clock, db.Options{Durable: true})
+	return OpenWith(ctx, path, clock, Options{})
+}
+
+// Options say how a ledger is opened.
+type Options struct {
+	// Interval is the shortest time between two flushes of the disk, which a
+	// payment waits for; db.DefaultInterval where it is zero.
+	Interval time.Duration
+}
+
+// OpenWith is Open with options.
+func OpenWith(ctx context.Context, path string, clock func() time.Time, opt Options) (*Ledger, error) {
+	return open(ctx, path, clock, db.Options{Durable: true, Interval: opt.Interval})
 }
 
 func open(ctx context.Context, path string, clock func() time.Time, opt db.Options) (*Ledger, error) {

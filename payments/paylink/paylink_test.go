@@ -62,7 +62,8 @@ func openNode(t *testing.T, dir string, c *memory.Chain, clk *clock) *node {
 	ctx := t.Context()
 	n := &node{t: t, dir: dir, clock: clk, chain: c}
 	var err error
-	if n.ledger, err = ledger.Open(ctx, filepath.Join(dir, "money.db"), clk.Now); err != nil {
+	// Not the usual 200 ms: what is stored in these tests is the same.
+	if n.ledger, err = ledger.OpenWith(ctx, filepath.Join(dir, "money.db"), clk.Now, ledger.Options{Interval: time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	n.wallet, err = wallet.Open(ctx, dir, n.ledger, c, wallet.Options{Clock: clk.Now, Log: quiet()})
