@@ -199,7 +199,7 @@ func (t *Torrent) Name() string {
 func (t *Torrent) Magnet(peers ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "magnet:?xt=urn:btih:%s&dn=%s&xl=%d",
-		hex.EncodeToString(t.InfoHash[:]), url.QueryEscape(t.Name()), t.Layout.Length())
+		hex.EncodeToString(t.InfoHash[:]), escape(t.Name()), t.Layout.Length())
 	for _, group := range []struct {
 		key    string
 		values []string
@@ -209,8 +209,16 @@ func (t *Torrent) Magnet(peers ...string) string {
 		{"x.pe", peers},
 	} {
 		for _, v := range group.values {
-			b.WriteString("&" + group.key + "=" + url.QueryEscape(v))
+			v = escape(v)
+			if group.key == "x.pe" { // libtorrent reads an address as it stands
+				v = strings.NewReplacer("%3A", ":", "%5B", "[", "%5D", "]").Replace(v)
+			}
+			b.WriteString("&" + group.key + "=" + v)
 		}
 	}
 	return b.String()
 }
+
+// escape is for a link's values. A space is "%20": that "+" is one holds for
+// forms, and aria2 among others shows it as it stands.
+func escape(value string) string { return strings.ReplaceAll(url.QueryEscape(value), "+", "%20") }

@@ -49,7 +49,11 @@ func TestMagnet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := metainfo.ParseMagnetUri(parsed.Magnet("127.0.0.1:6881", "[::1]:6882"))
+	link := parsed.Magnet("127.0.0.1:6881", "[::1]:6882")
+	if strings.Contains(link, "+") || !strings.HasSuffix(link, "&x.pe=127.0.0.1:6881&x.pe=[::1]:6882") {
+		t.Errorf("%s\nother programs do not read its spaces or its peers", link)
+	}
+	m, err := metainfo.ParseMagnetUri(link)
 	if err != nil {
 		t.Fatal(err)
 	}
