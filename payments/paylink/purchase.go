@@ -113,6 +113,7 @@ type purchase struct {
 	// Below: the goroutine of run only.
 	payer     *payerRun
 	terms     *wire.Terms
+	tiedAt    int64 // connection's count when the channel came to it
 	wireOff   int64 // channel's count minus connection's
 	payOff    int64
 	flushed   bool
@@ -238,6 +239,7 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 	if err := p.step(ctx, got); err != nil {
 		return err
 	}
+	_, resumed := got.Msg.(*wire.Resumed)
 	switch after := p.payer.state.Phase; {
 	case before == channel.Proposed && after == channel.Signed:
 		p.deadline = nil
@@ -250,13 +252,13 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 		p.buyer.notify(p, "channel closed with %v by %v", p.payer.state.Spent(), p.payer.state.Close)
 		p.drop()
 		return nil
+	case after == channel.Open && resumed:
+		// The machine has struck what was on its way when the connection broke;
+		// what has come since counts from where it stands now.
+		p.wireOff = p.payer.state.Wire - p.tiedAt
+		p.buyer.notify(p, "goes on with the channel, %v paid so far", p.payer.state.Spent())
 	case after == channel.Open && before != channel.Open:
-		if _, resumed := got.Msg.(*wire.Resumed); resumed {
-			p.tie()
-			p.buyer.notify(p, "goes on with the channel, %v paid so far", p.payer.state.Spent())
-		} else {
-			p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
-		}
+		p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
 	}
 	return p.pay(ctx)
 }
@@ -331,7 +333,8 @@ func (p *purchase) exposure() int64 {
 
 // tie makes the connection's counts continue the channel's.
 func (p *purchase) tie() {
-	p.wireOff = p.payer.state.Wire - p.onWire.Load()
+	p.tiedAt = p.onWire.Load()
+	p.wireOff = p.payer.state.Wire - p.tiedAt
 	p.payOff = p.payer.state.Payable - p.payable.Load()
 }
 
