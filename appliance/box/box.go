@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/bitcdn/bitcdn/appliance/catalog"
@@ -74,6 +75,7 @@ type Box struct {
 	titles    *titles
 	server    *seed.Server
 	rate      *rateMeter
+	tip       atomic.Pointer[chain.Header] // nil until the chain has answered
 }
 
 // Run is a box from start to end.

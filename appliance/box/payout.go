@@ -63,19 +63,20 @@ func (b *Box) Sweep(ctx context.Context, dryRun bool) (wallet.Plan, error) {
 	return plan, err
 }
 
-// watchChain keeps the condition of an unreachable chain, and the coins of
-// channels that were closed.
+// watchChain keeps the tip that the status shows, and the condition of an
+// unreachable chain.
 func (b *Box) watchChain(ctx context.Context) error {
 	ticker := time.NewTicker(time.Duration(b.opt.Settings.Chain.Poll))
 	defer ticker.Stop()
 	for {
-		if _, err := b.chain.Tip(ctx); err != nil && ctx.Err() == nil {
+		if tip, err := b.chain.Tip(ctx); err == nil {
+			b.tip.Store(&tip)
+			b.health.Clear("chain-unreachable")
+		} else if ctx.Err() == nil {
 			b.health.Raise(health.Condition{Code: "chain-unreachable", Severity: health.Failure,
 				Title:  "The block chain service does not answer, so no new payers are taken.",
 				Remedy: "Check that the node is running and that chain.node in the settings is right.",
 				Detail: err.Error()})
-		} else {
-			b.health.Clear("chain-unreachable")
 		}
 		select {
 		case <-ctx.Done():

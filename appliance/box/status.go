@@ -17,8 +17,8 @@ const sweepsShown = 20
 func (b *Box) Status(ctx context.Context) (webui.Status, error) {
 	s := webui.Status{Name: b.opt.Settings.Name, Version: b.opt.Version, Now: b.opt.Clock(), Started: b.started,
 		Chain: webui.Chain{Network: b.opt.Settings.Network.String()}, Health: b.health.List()}
-	if b.seller != nil {
-		s.Chain.Height = b.seller.Height()
+	if tip := b.tip.Load(); tip != nil {
+		s.Chain.Height, s.Chain.Hash, s.Chain.Time = tip.Height, tip.Hash.String(), tip.Time
 	}
 	if err := b.earnings(ctx, &s); err != nil {
 		return webui.Status{}, fmt.Errorf("earnings: %w", err)
