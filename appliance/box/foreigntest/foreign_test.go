@@ -34,6 +34,13 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", parallel); err != nil {
 		panic(err)
 	}
+	if os.Getenv(namespaceEnv) == "" {
+		os.Exit(runInNamespace())
+	}
+	if err := bringUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "network namespace:", err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

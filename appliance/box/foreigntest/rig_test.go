@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -44,13 +43,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{node: regnode.ForTest(t), bitcdn: filepath.Join(t.TempDir(), "bitcdn")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", r.bitcdn, "github.com/bitcdn/bitcdn/cmd/bitcdn")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, said)
-	}
-	return r
+	return &rig{node: regnode.ForTest(t), bitcdn: os.Getenv(bitcdnEnv)}
 }
 
 // seller is a box that runs in this process.

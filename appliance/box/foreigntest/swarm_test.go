@@ -41,10 +41,8 @@ type relayed struct {
 func join(t *testing.T, box string, plain bool) *swarm {
 	t.Helper()
 	s := &swarm{completed: make(chan struct{}), box: box, plain: plain}
-	// Transmission takes no peer on 127.0.0.0/8 from a tracker, so that the relay
-	// listens on another address of this machine. What goes there goes over
-	// loopback, and nobody else is let in.
-	l, err := net.Listen("tcp4", netip.AddrPortFrom(ownAddress(t), 0).String())
+	// Transmission takes no peer in 127.0.0.0/8 from a tracker.
+	l, err := net.Listen("tcp4", netip.AddrPortFrom(namespaceAddress(), 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,23 +60,6 @@ func join(t *testing.T, box string, plain bool) *swarm {
 		t.Logf("connections: %s", s)
 	})
 	return s
-}
-
-// ownAddress is an IPv4 address of this machine that a stranger could have.
-func ownAddress(t *testing.T) netip.Addr {
-	t.Helper()
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addresses {
-		p, err := netip.ParsePrefix(a.String())
-		if err == nil && p.Addr().Is4() && p.Addr().IsGlobalUnicast() {
-			return p.Addr()
-		}
-	}
-	t.Fatal("Transmission takes no peer in 127.0.0.0/8, and this machine has no other IPv4 address: ip address add 192.0.2.1/32 dev lo")
-	return netip.Addr{}
 }
 
 // announces answers as a tracker with one peer does (BEP 3, BEP 23).

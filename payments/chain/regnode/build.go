@@ -17,8 +17,10 @@ const (
 	module = "payments/regtest"
 )
 
-// build returns the path of a bsvd that belongs to the pinned module.
-func build(ctx context.Context, binDir string) (string, error) {
+// Build makes the node if need be, and returns its path. Start does that itself;
+// a program that will start it without a network does it before. binDir is as in
+// Options. The error is ErrBuild.
+func Build(ctx context.Context, binDir string) (string, error) {
 	source, err := findModule()
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrBuild, err)

@@ -72,7 +72,7 @@ type Node struct {
 // 20 coins to give away. It ends early with ctx; a node that has started
 // outlives ctx, until Stop or the end of this process, whatever kills it.
 func Start(ctx context.Context, opt Options) (*Node, error) {
-	binary, err := build(ctx, opt.BinDir)
+	binary, err := Build(ctx, opt.BinDir)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 
 // The port that was free is taken when the node wants it.
 func TestPortIsTaken(t *testing.T) {
-	binary, err := build(t.Context(), "")
+	binary, err := Build(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestBuildOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			if _, err := build(t.Context(), dir); err != nil {
+			if _, err := Build(t.Context(), dir); err != nil {
 				t.Error(err)
 			}
 		})
@@ -70,14 +70,14 @@ func TestBuildOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := build(t.Context(), relative); err != nil || again != files[0] {
+	if again, err := Build(t.Context(), relative); err != nil || again != files[0] {
 		t.Fatal(again, err)
 	}
 }
 
 func TestNoRepository(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if _, err := build(t.Context(), ""); !errors.Is(err, ErrBuild) {
+	if _, err := Build(t.Context(), ""); !errors.Is(err, ErrBuild) {
 		t.Fatal(err)
 	}
 }
