@@ -74,6 +74,11 @@ func (r *payerRun) store(ctx context.Context, st channel.Store) error {
 	if s.Phase != channel.Proposed && s.Phase != channel.Failed && r.fees > 0 {
 		row.Fee = r.fees
 	}
+	if s.Phase == channel.Closed || s.Phase == channel.Refunding {
+		if row.Fee, err = r.feesInTheEnd(ctx); err != nil {
+			return err
+		}
+	}
 	batch := ledger.Batch{Channels: []ledger.Channel{row}}
 	if st.Tx != nil {
 		out := outgoing(st, row.ID, coinsPaidTo(st.Tx, r.out, r.keyIndex, ledger.OriginRefund))
@@ -91,6 +96,37 @@ func (r *payerRun) store(ctx context.Context, st channel.Store) error {
 		r.buyer.cfg.Outbox.Kick()
 	}
 	return nil
+}
+
+// feesInTheEnd are those of the funding and of what settles the channel. Until
+// then the budget holds the most that a close can cost.
+func (r *payerRun) feesInTheEnd(ctx context.Context) (money.Satoshis, error) {
+	s := &r.state
+	funding, err := r.buyer.cfg.Ledger.Outgoing(ctx, s.Open.FundingTxid)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return r.row.Fee, nil // of a ledger that was restored
+	}
+	if err != nil {
+		return 0, err
+	}
+	c, err := s.Template()
+	if err != nil {
+		return 0, err
+	}
+	var tx *bsv.Tx
+	if s.Phase == channel.Refunding {
+		tx, err = c.Refund()
+	} else {
+		tx, err = c.Commitment(s.Last.Payee, s.Last.Creator)
+	}
+	if err != nil {
+		return 0, err
+	}
+	fees := funding.Fee + c.Capacity
+	for _, o := range tx.Outputs {
+		fees -= o.Value
+	}
+	return fees, nil
 }
 
 // purchase is the payment side of one download connection.
@@ -208,7 +244,9 @@ func (p *purchase) over() bool {
 	}
 	switch p.payer.state.Phase {
 	case channel.Open:
-		return !p.settle.Load() && p.flushed && p.payer.state.Settled()
+		// Where the budget is used up some of it stays owed.
+		s := &p.payer.state
+		return !p.settle.Load() && p.flushed && (s.Settled() || p.blocked && s.Acked == s.Last.Seq)
 	case channel.Signed:
 		return !p.settle.Load()
 	case channel.Closing:
