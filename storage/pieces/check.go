@@ -9,16 +9,21 @@ import (
 	"time"
 )
 
-// recheckAfter is how long a piece that was found corrupt is taken for corrupt
-// without looking again, so that nobody can keep the disk busy with it.
+// recheckAfter is how long a piece that was found corrupt or missing is taken
+// for that without looking again, so that nobody can keep the disk busy with it.
 const recheckAfter = 30 * time.Second
 
 // checks is what this process knows of a title's pieces.
 type checks struct {
 	mu      sync.Mutex
 	good    []uint64            // a bit for each piece: has its hash
-	bad     map[int]time.Time   // when it was found corrupt
+	bad     map[int]finding     // what was wrong with it
 	running map[int]*checkState // being hashed now
+}
+
+type finding struct {
+	at  time.Time
+	err error
 }
 
 type checkState struct {
@@ -30,7 +35,7 @@ type checkState struct {
 
 func (c *checks) init(pieces int) {
 	c.good = make([]uint64, (pieces+63)/64)
-	c.bad = make(map[int]time.Time)
+	c.bad = make(map[int]finding)
 	c.running = make(map[int]*checkState)
 }
 
@@ -60,6 +65,12 @@ func (s *Store) Good(piece int) bool {
 	return s.checks.isGood(piece)
 }
 
+// Ready reports whether Check would return nil at once. It never reads the
+// disk.
+func (s *Store) Ready(piece int) bool {
+	return s.Good(piece) || !s.opt.Verify && piece >= 0 && piece < s.layout.NumPieces()
+}
+
 // Forget makes the next Check of the piece look at the disk again. It is for
 // a reader that found less there than a check had promised.
 func (s *Store) Forget(piece int) {
@@ -70,7 +81,7 @@ func (s *Store) Forget(piece int) {
 
 // Check reads the piece and compares its hash, unless it is known to be good.
 // Callers that ask for the same piece at once wait for the same read. Errors
-// are ErrCorrupt (remembered for half a minute), ErrMissing, ErrRange, the
+// are ErrCorrupt and ErrMissing (remembered for half a minute), ErrRange, the
 // context's, and those of the file system. Where Options.Verify is not set it
 // only says ErrRange.
 func (s *Store) Check(ctx context.Context, piece int) error {
@@ -87,10 +98,10 @@ func (s *Store) Check(ctx context.Context, piece int) error {
 			c.mu.Unlock()
 			return nil
 		}
-		if at, ok := c.bad[piece]; ok {
-			if age := s.opt.Clock().Sub(at); age >= 0 && age < recheckAfter {
+		if bad, ok := c.bad[piece]; ok {
+			if age := s.opt.Clock().Sub(bad.at); age >= 0 && age < recheckAfter {
 				c.mu.Unlock()
-				return s.corrupt(piece)
+				return bad.err
 			}
 			delete(c.bad, piece)
 		}
@@ -122,10 +133,10 @@ func (s *Store) lead(ctx context.Context, piece int, r *checkState) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil && !ok {
-		err = s.corrupt(piece)
-		if !r.stale {
-			c.bad[piece] = s.opt.Clock()
-		}
+		err = fmt.Errorf("piece %d of %s: %w", piece, s.layout.Name, ErrCorrupt)
+	}
+	if !r.stale && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing)) {
+		c.bad[piece] = finding{s.opt.Clock(), err}
 	}
 	if err == nil && !r.stale {
 		c.good[piece/64] |= 1 << (piece % 64)
@@ -134,10 +145,6 @@ func (s *Store) lead(ctx context.Context, piece int, r *checkState) error {
 	delete(c.running, piece)
 	close(r.done)
 	return err
-}
-
-func (s *Store) corrupt(piece int) error {
-	return fmt.Errorf("piece %d of %s: %w", piece, s.layout.Name, ErrCorrupt)
 }
 
 func (s *Store) hashIs(ctx context.Context, piece int) (bool, error) {

@@ -227,6 +227,92 @@ func TestDamagedData(t *testing.T) {
 	}
 }
 
+// A piece that cannot be read is not read again for every request.
+func TestMissingIsRemembered(t *testing.T) {
+	l, data := layoutOf(1000, 1500, 2500)
+	root := written(t, l, data)
+	now := time.Unix(0, 0)
+	s := open(t, root, l, Options{Verify: true, Clock: func() time.Time { return now }})
+	ctx := context.Background()
+	second := filepath.Join(root, "title", "d", "b")
+	if err := os.Rename(second, second+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(ctx, 2); !errors.Is(err, ErrMissing) {
+		t.Errorf("taken away: %v", err)
+	}
+	if err := os.Rename(second+".away", second); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(ctx, 2); !errors.Is(err, ErrMissing) {
+		t.Errorf("put back, looked at too early: %v", err)
+	}
+	now = now.Add(recheckAfter)
+	if err := s.Check(ctx, 2); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+}
+
+// A file that was replaced by another one of the same length is hashed again
+// before it is served.
+func TestReplacedFile(t *testing.T) {
+	l, data := layoutOf(1000, 1500, 2500)
+	root := written(t, l, data)
+	s := open(t, root, l, Options{Verify: true, Files: NewHandles(1)})
+	ctx := context.Background()
+	for i := range l.NumPieces() { // the first file is closed again in the end
+		if err := s.Check(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := filepath.Join(root, "title", "d", "a")
+	if err := os.WriteFile(first+".new", make([]byte, 1500), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(first+".new", time.Time{}, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(first+".new", first); err != nil {
+		t.Fatal(err)
+	}
+	sections, err := s.Sections(nil, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release(sections)
+	for i, want := range []bool{false, false, true, true} {
+		if got := s.Ready(i); got != want {
+			t.Errorf("piece %d ready: %v", i, got)
+		}
+	}
+	if err := s.Check(ctx, 0); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("replaced: %v", err)
+	}
+}
+
+// One block does not take a descriptor for each of thousands of small files.
+func TestSectionsAreBounded(t *testing.T) {
+	l := Layout{Name: "title", PieceLength: 1000}
+	for i := range 100 {
+		l.Files = append(l.Files, File{Path: []string{string(rune('!' + i%10)), string(rune('!' + i/10))}, Length: 10})
+	}
+	l.Hashes = make([]byte, HashSize)
+	s := open(t, written(t, l, make([]byte, 1000)), l, Options{Files: NewHandles(4)})
+	if sections, err := s.Sections(nil, 0, 10*MaxSections); err != nil || len(sections) != MaxSections {
+		t.Errorf("%d sections, %v", len(sections), err)
+	} else {
+		s.Release(sections)
+	}
+	sections, err := s.Sections(nil, 0, 1000)
+	if !errors.Is(err, ErrSections) || s.files.Open() > MaxSections {
+		t.Errorf("%v with %d files open", err, s.files.Open())
+	}
+	s.Release(sections)
+	if n := s.files.Open(); n > 4 {
+		t.Errorf("%d files stay open", n)
+	}
+}
+
 func TestChecksAreJoined(t *testing.T) {
 	l, data := layoutOf(100_000, 300_000)
 	s := open(t, written(t, l, data), l, Options{Verify: true})

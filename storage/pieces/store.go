@@ -35,6 +35,9 @@ var (
 	ErrReadOnly = errors.New("title is read-only")
 	// ErrRange says that a piece or an offset lies outside the title.
 	ErrRange = errors.New("outside the title")
+	// ErrSections says that a run of bytes lies in too many files to have them
+	// all open at once.
+	ErrSections = errors.New("too many files")
 )
 
 // Options of a Store.
@@ -62,8 +65,12 @@ type Store struct {
 	checks checks
 
 	mu       sync.Mutex
+	seen     []stamp             // of each file when it was opened last; nil until one was
 	unsynced map[string]struct{} // folders with entries that no Sync has covered
 }
+
+// stamp tells a file from one that has taken its place.
+type stamp struct{ changed, size int64 }
 
 // Open opens the title l whose file or folder l.Name lies in the folder root.
 // No file is opened yet. Where opt.Write is set, root and the title's empty
@@ -171,6 +178,9 @@ func (s *Store) openFile(i int, write bool) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s is no regular file: %w", name, ErrMissing)
 	}
+	if !s.opt.Write {
+		s.compare(i, stamp{info.ModTime().UnixNano(), info.Size()})
+	}
 	if write && info.Size() == 0 { // perhaps created just now
 		s.mu.Lock()
 		if s.unsynced == nil {
@@ -185,6 +195,21 @@ func (s *Store) openFile(i int, write bool) (*os.File, error) {
 		s.mu.Unlock()
 	}
 	return f, nil
+}
+
+// compare forgets the pieces of file i where that is not what it was when it
+// was opened before.
+func (s *Store) compare(i int, now stamp) {
+	s.mu.Lock()
+	if s.seen == nil {
+		s.seen = make([]stamp, len(s.layout.Files))
+	}
+	before := s.seen[i]
+	s.seen[i] = now
+	s.mu.Unlock()
+	if before != now && before != (stamp{}) && s.layout.Files[i].Length > 0 {
+		s.checks.forget(int(s.starts[i]/s.layout.PieceLength), int((s.starts[i+1]-1)/s.layout.PieceLength))
+	}
 }
 
 // fileAt is the index of the file with data at off, which lies in the title.
@@ -296,10 +321,17 @@ type Section struct {
 	handle *handle
 }
 
+// MaxSections is how many files Sections opens for one run of bytes. A block of
+// files of a few bytes each could otherwise take all descriptors that there are.
+const MaxSections = 16
+
 // Sections appends to dst where the n bytes at off lie. Their files stay open
 // until Release, which must be called also when an error is returned with a
-// shorter list. It does not say whether the files are long enough. It
-// allocates nothing where dst has room and the files are open.
+// shorter list. Where there are more than MaxSections files the error is
+// ErrSections, and ReadAt is the way. A file that has been replaced since it was
+// checked is noticed when it is opened: Ready tells afterwards. Sections does
+// not say whether the files are long enough. It allocates nothing where dst has
+// room and the files are open.
 func (s *Store) Sections(dst []Section, off, n int64) ([]Section, error) {
 	if off < 0 || n < 0 || off > s.length || n > s.length-off {
 		return dst, ErrRange
@@ -307,10 +339,14 @@ func (s *Store) Sections(dst []Section, off, n int64) ([]Section, error) {
 	if n == 0 {
 		return dst, nil
 	}
+	before := len(dst)
 	for i := s.fileAt(off); n > 0; i++ {
 		k := min(n, s.starts[i+1]-off)
 		if k == 0 {
 			continue
+		}
+		if len(dst)-before == MaxSections {
+			return dst, ErrSections
 		}
 		sec := Section{Off: off - s.starts[i], Len: k}
 		if !s.layout.Files[i].Pad {
