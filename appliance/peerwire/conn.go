@@ -57,11 +57,14 @@ const reportEvery = 256 << 10
 type Source interface {
 	// Check makes sure that the piece on the disk has its hash.
 	Check(ctx context.Context, piece int) error
+	// Ready reports whether Check would return nil at once.
+	Ready(piece int) bool
 	// Forget makes the next Check of the piece look at the disk.
 	Forget(piece int)
 	// ReadAt is io.ReaderAt over the title's bytes.
 	ReadAt(p []byte, off int64) (int, error)
 	// Sections says which files hold the bytes, and pins them until Release.
+	// The error is pieces.ErrSections where there are too many.
 	Sections(dst []pieces.Section, off, n int64) ([]pieces.Section, error)
 	Release(sections []pieces.Section)
 }
@@ -97,7 +100,8 @@ func (t *Title) has(piece uint32) bool {
 // Events is told what happens on a connection. Its methods must not block and
 // may call those of the Conn.
 type Events interface {
-	// Extended hands over the peer's extended handshake; it may come again.
+	// Extended hands over the peer's extended handshake; it may come again,
+	// with all that still holds of those before.
 	Extended(h Extended)
 	// Interested says whether the peer wants anything.
 	Interested(yes bool)
@@ -114,21 +118,26 @@ type Events interface {
 // Conn is one connection. Its methods may be called from any goroutine, and
 // only Run blocks.
 type Conn struct {
-	host   *Host
-	hs     *Handshake
-	title  Title
-	events Events
-	reader reader
-	writer writer
-	remote netip.AddrPort
-	wake   func() // c.write, made once: starting it must not allocate
+	host     *Host
+	hs       *Handshake
+	title    Title
+	events   Events
+	reader   reader
+	extended Extended // what the peer has said so far; of the reading goroutine
+	asked    bool     // requests came since serveNow; of the reading goroutine
+	writer   writer
+	remote   netip.AddrPort
+	wake     func() // c.write, made once: starting it must not allocate
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 	done   sync.WaitGroup // the writing goroutine
 
-	sent      atomic.Int64 // bytes of whole blocks written
-	now       atomic.Int64 // unix nanoseconds, as of the newest Tick
+	sent atomic.Int64 // bytes of whole blocks written
+	// Nanoseconds since epoch and not of the time of day, which may be set
+	// meanwhile; never 0.
+	epoch     time.Time
+	now       atomic.Int64 // as of the newest Tick
 	lastRead  atomic.Int64 // the same clock
 	lastWrite atomic.Int64
 	stalled   atomic.Int64 // since when one write has not been done; 0 for none
@@ -144,6 +153,7 @@ type Conn struct {
 	queue      queue
 	refused    int // requests turned away since the last progress
 	out        []byte
+	outHello   int // how much of out is the hello: a bitfield may be long
 	outPay     int // how much of out is payment messages
 	payID      byte
 	metadataID byte
@@ -152,7 +162,8 @@ type Conn struct {
 }
 
 // Conn makes a connection of a peer's handshake. The peer is choked at first.
-// now is the time of day; Tick continues it.
+// now should carry a monotonic clock reading, as that of time.Now does; Tick
+// continues it.
 func (h *Host) Conn(hs *Handshake, t Title, e Events, now time.Time) *Conn {
 	c := &Conn{host: h, hs: hs, title: t, events: e, choked: true}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -160,12 +171,15 @@ func (h *Host) Conn(hs *Handshake, t Title, e Events, now time.Time) *Conn {
 	c.remote = addrPort(hs.nc)
 	c.reader = reader{src: hs.src, pieces: t.pieces(), pay: t.Pay}
 	c.reader.filled = func() { c.lastRead.Store(c.now.Load()) }
+	c.reader.drained = c.serveNow
 	c.writer.init(c)
 	c.metaLeft = 16 + 4*((len(t.Info)+metadataPiece-1)/metadataPiece)
+	c.epoch = now.Add(-1)
 	for _, clock := range []*atomic.Int64{&c.now, &c.lastRead, &c.lastWrite} {
-		clock.Store(now.UnixNano())
+		clock.Store(1)
 	}
 	c.out = c.appendHello(nil)
+	c.outHello = len(c.out)
 	return c
 }
 
@@ -214,11 +228,14 @@ func (c *Conn) appendHello(b []byte) []byte {
 func (c *Conn) Run(ctx context.Context) *Ended {
 	stop := context.AfterFunc(ctx, func() { c.End(ReasonShutdown, context.Cause(ctx)) })
 	defer stop()
-	if err := c.hs.nc.SetDeadline(time.Time{}); err != nil {
-		c.End(ReasonClosed, err)
-	}
+	defer c.hs.nc.Close()
 	c.writer.tune()
 	c.mu.Lock()
+	if c.end == nil {
+		if err := c.hs.nc.SetDeadline(time.Time{}); err != nil {
+			c.endLocked(ReasonClosed, err)
+		}
+	}
 	c.running = true
 	c.kick()
 	c.mu.Unlock()
@@ -263,7 +280,9 @@ func (c *Conn) endLocked(r Reason, err error) {
 	c.queue = queue{}
 	c.out, c.metadata = nil, nil
 	c.cancel()
-	c.hs.nc.Close()
+	// Close would wait for a call that waits for the disk, with c.mu held: Run
+	// closes when both goroutines have gone.
+	_ = c.hs.nc.SetDeadline(time.Unix(1, 0))
 }
 
 // Remote is the peer's address.
@@ -358,10 +377,10 @@ func (c *Conn) Send(payload []byte) error {
 	return nil
 }
 
-// Tick tells the time of day. It is called every second or so and is what sends
+// Tick tells the time. It is called every second or so and is what sends
 // keepalives and ends connections that idle or do not read.
 func (c *Conn) Tick(now time.Time) {
-	t := now.UnixNano()
+	t := max(1, int64(now.Sub(c.epoch)))
 	c.now.Store(t)
 	cfg := &c.host.cfg
 	if s := c.stalled.Load(); s != 0 {
@@ -387,7 +406,7 @@ func (c *Conn) Tick(now time.Time) {
 // answer takes b, which is c.out and more, as what is to be sent. c.mu is held.
 func (c *Conn) answer(b []byte) {
 	c.out = b
-	if len(b)-c.outPay > maxAnswerBacklog {
+	if len(b)-c.outHello-c.outPay > maxAnswerBacklog {
 		c.endLocked(ReasonSlowReader, errors.New("too many answers wait"))
 		return
 	}
@@ -462,7 +481,7 @@ func (c *Conn) handleRequest(r request) error {
 	most := c.host.cfg.Queue
 	if !c.choked && !c.queue.full(most) && t.has(r.piece) {
 		c.queue.push(r, most)
-		c.kick()
+		c.asked = true // serveNow comes when all that has arrived is read
 		return nil
 	}
 	if c.refused++; c.refused > 2*most {
@@ -483,13 +502,14 @@ func (c *Conn) handleCancel(r request) {
 }
 
 func (c *Conn) handleExtended(payload []byte) error {
-	h, err := ParseExtended(payload)
-	if err != nil {
+	h := c.extended // BEP 10: a later handshake tells what has changed
+	if err := h.merge(payload); err != nil {
 		return &Ended{ReasonBadExtension, err}
 	}
 	if !c.title.Pay {
 		h.Pay = 0
 	}
+	c.extended = h
 	c.mu.Lock()
 	c.payID, c.metadataID = h.Pay, h.Metadata
 	c.mu.Unlock()

@@ -43,11 +43,20 @@ type Extended struct {
 // malformed; keys that are unknown or of an unexpected type are passed over.
 func ParseExtended(b []byte) (Extended, error) {
 	var h Extended
+	if err := h.merge(b); err != nil {
+		return Extended{}, err
+	}
+	return h, nil
+}
+
+// merge changes h by a handshake, as ParseExtended reads it. What that does not
+// name stays. After an error h is of no use.
+func (h *Extended) merge(b []byte) error {
 	if len(b) > MaxExtendedHandshake {
-		return h, errBencode
+		return errBencode
 	}
 	s := scanner{b}
-	err := s.dict(func(key []byte) error {
+	return s.dict(func(key []byte) error {
 		switch {
 		case string(key) == "m" && s.isDict():
 			return s.dict(func(name []byte) error {
@@ -80,10 +89,6 @@ func ParseExtended(b []byte) (Extended, error) {
 		}
 		return s.skip()
 	})
-	if err != nil {
-		return Extended{}, err
-	}
-	return h, nil
 }
 
 // printable cuts a stranger's text to what may be logged and shown.

@@ -62,9 +62,12 @@ type message struct {
 // their bytes arrive, not with the length that the peer claims.
 type reader struct {
 	src    io.Reader
-	pieces int  // of the title; a bitfield has as many bits
-	pay    bool // bc_pay was offered
-	filled func()
+	pieces int    // of the title; a bitfield has as many bits
+	pay    bool   // bc_pay was offered
+	filled func() // called after each read; may be nil
+	// drained is called before each read, which may wait; may be nil. Its
+	// error ends the reading.
+	drained func() error
 
 	r, w int
 	buf  [readBuffer]byte
@@ -210,6 +213,11 @@ func (d *reader) fill() error {
 
 // read makes one read into the free end of the buffer.
 func (d *reader) read() (int, error) {
+	if d.drained != nil {
+		if err := d.drained(); err != nil {
+			return 0, err
+		}
+	}
 	for range 100 { // like bufio: a source may return nothing a few times
 		k, err := d.src.Read(d.buf[d.w:])
 		d.w += k

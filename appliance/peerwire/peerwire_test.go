@@ -10,8 +10,10 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/anacrolix/torrent/mse"
 	"go.uber.org/goleak"
@@ -77,7 +79,7 @@ func start(t testing.TB, o wiretest.Options, size int64, change func(*Title)) *r
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	r := &rig{ended: make(chan *Ended, 1), store: store, now: time.Unix(1e9, 0)}
+	r := &rig{ended: make(chan *Ended, 1), store: store, now: time.Now()}
 	r.events = events{make(chan Extended, 9), make(chan []byte, 9), make(chan int64, 1<<16), make(chan error, 9)}
 	title := Title{InfoHash: testHash, Length: size, PieceLength: testPiece, Info: bytes.Repeat([]byte("i"), 20_000), Source: store, Pay: true}
 	if change != nil {
@@ -342,6 +344,32 @@ func TestClock(t *testing.T) {
 	r.reason(t, ReasonIdle)
 }
 
+// The time of day jumps when a box without a battery-backed clock hears from a
+// time server. That is no reason to end every connection.
+func TestTimeOfDayJumps(t *testing.T) {
+	r := start(t, wiretest.Options{Fast: true}, testPiece, nil)
+	r.next(t, wiretest.HaveAll)
+	r.sync(t)
+	r.parked()
+	for _, jump := range []time.Duration{24 * time.Hour, -48 * time.Hour} {
+		now := time.Now()
+		if d := jumped(now, jump).Round(0).Sub(now.Round(0)); d != jump {
+			t.Fatalf("jumped by %v", d)
+		}
+		r.Tick(jumped(now, jump))
+	}
+	r.End(ReasonShutdown, nil)
+	r.reason(t, ReasonShutdown)
+}
+
+// jumped is now after the time of day was set, while the monotonic clock that
+// time.Now reads too went on: a state that only the system can bring about.
+func jumped(now time.Time, by time.Duration) time.Time {
+	const nanoseconds = 30 // bits below the seconds in the first word
+	*(*uint64)(unsafe.Pointer(&now)) += uint64(int64(by/time.Second)) << nanoseconds
+	return now
+}
+
 // A file that is cut in the middle of a block ends the connection: the peer is
 // never sent anything else in its place.
 func TestTruncatedFile(t *testing.T) {
@@ -367,6 +395,139 @@ func TestTruncatedFile(t *testing.T) {
 			t.Errorf("%s: counted %d bytes", name, r.Sent())
 		}
 	}
+}
+
+// BEP 10: a later handshake tells what has changed; 0 takes an extension back.
+func TestLaterExtendedHandshakes(t *testing.T) {
+	r := start(t, wiretest.Options{Fast: true, Extended: true}, testPiece, nil)
+	r.next(t, wiretest.Extended)
+	r.next(t, wiretest.HaveAll)
+	say := func(text string) Extended {
+		r.send(t, wiretest.Message(20, []byte("\x00"+text)...))
+		return <-r.events.extended
+	}
+	say("d1:md6:bc_payi7e11:ut_metadatai9ee4:reqqi99e1:v3:abce")
+	if h := say("d1:md6:ut_pexi3eee"); h != (Extended{Version: "abc", Pay: 7, Metadata: 9, Queue: 99}) {
+		t.Errorf("after one about something else: %+v", h)
+	}
+	if err := r.Send([]byte("x")); err != nil {
+		t.Errorf("after one about something else: %v", err)
+	}
+	if h := say("d1:md6:bc_payi0eee"); h.Pay != 0 || h.Metadata != 9 {
+		t.Errorf("taken back: %+v", h)
+	}
+	if err := r.Send([]byte("x")); err != ErrUnsupported {
+		t.Errorf("taken back: %v", err)
+	}
+}
+
+// A title of very many pieces has a bitfield that is longer than what may wait
+// for a peer that does not read.
+func TestLongBitfield(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	c := NewHost(Config{}).Conn(&Handshake{nc: ours}, Title{Length: 600_000, PieceLength: 1}, &events{}, time.Now())
+	c.SetAllowed(Unlimited)
+	c.Stop()
+	if c.end != nil {
+		t.Error(c.end)
+	}
+	if err := c.Send([]byte("x")); err != ErrUnsupported {
+		t.Error(err)
+	}
+}
+
+// A peer that goes on asking for a piece that cannot be read ends.
+func TestUnreadablePieceFlood(t *testing.T) {
+	r := start(t, wiretest.Options{Fast: true}, 4*testPiece, func(t *Title) { t.Source = lost{t.Source} })
+	go func() {
+		for range r.events.failed {
+		}
+	}()
+	r.SetAllowed(Unlimited)
+	r.next(t, wiretest.HaveAll)
+	r.next(t, wiretest.Unchoke)
+	for range 4 * DefaultQueue {
+		r.send(t, wiretest.Request(0, 0, 16<<10))
+		if kind, _, err := r.peer.Next(); err != nil {
+			break
+		} else if kind != wiretest.Reject {
+			t.Fatalf("message %d", kind)
+		}
+	}
+	r.reason(t, ReasonRequestFlood)
+}
+
+type lost struct{ Source }
+
+func (lost) Ready(int) bool                   { return false }
+func (lost) Check(context.Context, int) error { return pieces.ErrMissing }
+
+// What the limit granted for a block that was cancelled is used for the next.
+func TestCancelledBlockKeepsItsGrant(t *testing.T) {
+	l := &countingLimit{asked: make(chan int), grant: make(chan struct{})}
+	r := start(t, wiretest.Options{Fast: true}, 4*testPiece, func(t *Title) { t.Limit = l })
+	r.SetAllowed(Unlimited)
+	r.next(t, wiretest.HaveAll)
+	r.next(t, wiretest.Unchoke)
+	r.send(t, wiretest.Request(0, 0, 16<<10))
+	if n := <-l.asked; n != 16<<10 {
+		t.Fatalf("asked for %d", n)
+	}
+	r.send(t, wiretest.Numbers(wiretest.Cancel, 0, 0, 16<<10), wiretest.Request(1, 0, 20<<10))
+	r.sync(t)
+	l.grant <- struct{}{}
+	r.next(t, wiretest.Reject)
+	if n := <-l.asked; n != 4<<10 {
+		t.Errorf("asked for %d more", n)
+	}
+	l.grant <- struct{}{}
+	r.next(t, wiretest.Piece)
+}
+
+type countingLimit struct {
+	asked chan int
+	grant chan struct{}
+}
+
+func (l *countingLimit) Wait(ctx context.Context, n int) error {
+	l.asked <- n
+	select {
+	case <-l.grant:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A peer's end does not wait for a disk that hangs, with locks held.
+func TestEndWhileTheDiskHangs(t *testing.T) {
+	hang := &hanging{reached: make(chan struct{}), free: make(chan struct{})}
+	r := start(t, wiretest.Options{Fast: true}, 4*testPiece, func(t *Title) { hang.Source = t.Source; t.Source = hang })
+	r.SetAllowed(Unlimited)
+	r.send(t, wiretest.Request(0, 0, 1), wiretest.Request(0, 1, 1), wiretest.Request(0, 2, 1))
+	<-hang.reached
+	r.End(ReasonShutdown, nil)
+	r.Tick(r.now)
+	close(hang.free)
+	r.reason(t, ReasonShutdown)
+}
+
+// hanging stands still within the call that holds the connection's descriptor:
+// as sendfile does when the disk does not answer.
+type hanging struct {
+	Source
+	calls         atomic.Int32
+	reached, free chan struct{}
+}
+
+func (h *hanging) Sections(dst []pieces.Section, off, n int64) ([]pieces.Section, error) {
+	if h.calls.Add(1) == 2 {
+		close(h.reached)
+		<-h.free
+	}
+	return h.Source.Sections(dst, off, n)
 }
 
 func TestTooManyAnswers(t *testing.T) {

@@ -34,11 +34,17 @@ type writer struct {
 	raw      syscall.RawConn // nil where blocks go through buf
 	transfer func(fd uintptr) bool
 
-	buf       *[]byte // pooled; only while writing
-	n         int     // bytes in buf that wait
-	finished  int64   // bytes of blocks whose last byte is in buf
-	reported  int64   // the total that Events.Sent was told last
-	spare     []byte  // the other buffer of Conn.out
+	buf      *[]byte // pooled; only while writing
+	n        int     // bytes in buf that wait
+	finished int64   // bytes of blocks whose last byte is in buf
+	reported int64   // the total that Events.Sent was told last
+	spare    []byte  // the other buffer of Conn.out
+	granted  int64   // bytes that the limit gave and that were not sent yet
+
+	// The block that is on its way from the file, and how far it has come.
+	block     request
+	underway  bool
+	inline    bool // by the reading goroutine, which must not wait
 	sections  []pieces.Section
 	head      [pieceHeader]byte
 	headLeft  []byte
@@ -77,10 +83,59 @@ func (c *Conn) write() {
 	}
 }
 
+// serveNow is called by the reading goroutine before it waits for more. It
+// sends what the socket takes at once, which saves waking a goroutine for every
+// few requests; what must wait, for the disk or the peer, is left to write.
+func (c *Conn) serveNow() error {
+	if !c.asked {
+		return nil
+	}
+	c.asked = false
+	w := &c.writer
+	c.mu.Lock()
+	if w.raw == nil || c.writing || c.end != nil {
+		c.kick()
+		c.mu.Unlock()
+		return nil
+	}
+	c.writing = true
+	c.mu.Unlock()
+	w.inline = true
+	for !w.underway && w.next() {
+		if err := w.transferBlocks(); err != nil {
+			return err
+		}
+		w.report(reportEvery)
+	}
+	w.inline = false
+	if !w.underway {
+		w.report(1)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !w.underway:
+		c.writing = false
+		c.kick()
+	case c.end == nil:
+		c.done.Add(1)
+		go c.wake()
+	default:
+		w.close()
+	}
+	return nil
+}
+
 // run returns nil when nothing is left. It has set c.writing to false then, and
 // another writing goroutine may have begun: w is not its own any more.
 func (w *writer) run() error {
 	c := w.c
+	if w.underway {
+		if err := w.transferBlocks(); err != nil {
+			return err
+		}
+		w.report(reportEvery)
+	}
 	for {
 		c.mu.Lock()
 		if c.end != nil {
@@ -90,7 +145,7 @@ func (w *writer) run() error {
 		}
 		if len(c.out) > 0 {
 			out := c.out
-			c.out, c.outPay = w.spare, 0
+			c.out, c.outHello, c.outPay = w.spare, 0, 0
 			c.mu.Unlock()
 			if err := w.bytes(out); err != nil {
 				return err
@@ -142,38 +197,82 @@ func (w *writer) serve(r request) error {
 	if err := c.title.Source.Check(c.ctx, int(r.piece)); err != nil {
 		return w.refuse(r, err)
 	}
-	off := int64(r.piece)*c.title.PieceLength + int64(r.begin)
-	if w.raw != nil {
-		var err error
-		w.sections, err = c.title.Source.Sections(w.sections[:0], off, int64(r.length))
-		defer c.title.Source.Release(w.sections)
-		if err != nil {
-			c.title.Source.Forget(int(r.piece))
-			return w.refuse(r, err)
-		}
-	}
-	if c.title.Limit != nil {
+	if w.granted < int64(r.length) && c.title.Limit != nil {
 		if err := w.flush(); err != nil { // nothing waits for the limit but this
 			return err
 		}
-		if err := c.title.Limit.Wait(c.ctx, int(r.length)); err != nil {
+		if err := c.title.Limit.Wait(c.ctx, int(int64(r.length)-w.granted)); err != nil {
 			return err
 		}
+		w.granted = int64(r.length)
 	}
-	if !w.take(r) {
-		return nil // cancelled, choked, or something else goes first
+	err := w.open(r)
+	if err != nil && !errors.Is(err, pieces.ErrSections) {
+		c.title.Source.Forget(int(r.piece))
+		return w.refuse(r, err)
 	}
-	var err error
-	if w.raw != nil {
-		err = w.sendFile(r)
+	// A file may have been replaced before it was opened: then it is checked.
+	if !c.title.Source.Ready(int(r.piece)) || !w.take(r) {
+		w.close()
+		return nil // or cancelled, choked, or something else goes first
+	}
+	w.granted = max(0, w.granted-int64(r.length))
+	if w.raw != nil && err == nil {
+		w.start(r)
+		err = w.transferBlocks()
 	} else {
-		err = w.sendBuffered(r, off)
+		err = w.sendBuffered(r)
+		w.close()
+		if err == nil && w.raw != nil {
+			err = w.flush() // what follows does not go through the buffer
+		}
 	}
 	if err != nil {
 		return err
 	}
 	w.report(reportEvery)
 	return nil
+}
+
+func (w *writer) offset(r request) int64 {
+	return int64(r.piece)*w.c.title.PieceLength + int64(r.begin)
+}
+
+// open finds the sections of r; where that fails, none is held.
+func (w *writer) open(r request) (err error) {
+	w.sections, err = w.c.title.Source.Sections(w.sections[:0], w.offset(r), int64(r.length))
+	if err != nil {
+		w.close()
+	}
+	return err
+}
+
+// close lets the sections go.
+func (w *writer) close() {
+	w.c.title.Source.Release(w.sections)
+	w.sections = w.sections[:0]
+}
+
+// next takes the next request, where that can be answered without waiting for
+// anything but the peer: so that many blocks go out in one wait for the socket.
+func (w *writer) next() bool {
+	c := w.c
+	if c.title.Limit != nil || c.sent.Load()-w.reported >= reportEvery {
+		return false
+	}
+	c.mu.Lock()
+	r, _ := c.queue.peek()
+	ready := c.end == nil && len(c.out) == 0 && len(c.metadata) == 0 && c.ready()
+	c.mu.Unlock()
+	if !ready || !c.title.Source.Ready(int(r.piece)) || w.open(r) != nil {
+		return false
+	}
+	if !c.title.Source.Ready(int(r.piece)) || !w.take(r) {
+		w.close()
+		return false
+	}
+	w.start(r)
+	return true
 }
 
 // take takes r off the queue, if it is still its turn.
@@ -197,11 +296,19 @@ func (w *writer) refuse(r request, err error) error {
 		return c.ctx.Err()
 	}
 	c.mu.Lock()
-	if c.queue.remove(r) && c.hs.Fast {
+	removed := c.queue.remove(r)
+	if removed && c.hs.Fast {
 		c.answer(appendReject(c.out, r))
 	}
+	if removed {
+		c.refused++
+	}
+	flood := c.refused > 2*c.host.cfg.Queue
 	c.mu.Unlock()
 	c.events.Unservable(int(r.piece), err)
+	if flood {
+		return ended(ReasonRequestFlood, "goes on asking for what cannot be read: %w", err)
+	}
 	return nil
 }
 
@@ -279,7 +386,8 @@ func (w *writer) putBuffer() {
 	}
 }
 
-func (w *writer) sendBuffered(r request, off int64) error {
+func (w *writer) sendBuffered(r request) error {
+	off := w.offset(r)
 	if err := w.room(pieceHeader + min(int(r.length), 16<<10)); err != nil {
 		return err
 	}
@@ -306,31 +414,62 @@ func (w *writer) sendBuffered(r request, off int64) error {
 	return nil
 }
 
-// sendFile sends the block r from w.sections.
-func (w *writer) sendFile(r request) error {
+// start makes r, whose sections are open, the block that is underway.
+func (w *writer) start(r request) {
+	w.block, w.underway = r, true
 	w.headLeft = appendPieceHeader(w.head[:0], r)
-	w.file, w.left, w.err = 0, 0, nil
+	w.file, w.left = 0, 0
 	w.begin()
+}
+
+// transferBlocks sends the block that is underway and those that next finds
+// behind it. Where it is called inline the last one may be left underway.
+func (w *writer) transferBlocks() error {
+	w.err = nil
 	err := w.raw.Write(w.transfer)
-	w.done()
 	if err == nil {
 		err = w.err
 	}
+	if err == nil && w.underway {
+		return nil // the socket is full, and stalled says since when
+	}
+	w.done()
+	if err == nil {
+		return nil
+	}
+	w.close()
+	w.underway = false
 	if err == errShort {
-		w.c.title.Source.Forget(int(r.piece))
-		w.c.events.Unservable(int(r.piece), err)
+		w.c.title.Source.Forget(int(w.block.piece))
+		w.c.events.Unservable(int(w.block.piece), err)
 		return &Ended{ReasonStorage, err}
 	}
-	if err != nil {
-		return err
-	}
-	w.c.sent.Add(int64(r.length))
-	return nil
+	return err
 }
 
-// step moves the block on as far as the socket takes it, and reports whether
-// it is done or has failed.
+// step moves blocks on as far as the socket takes them, and reports whether
+// that is all or has failed. Inline it reports so too when the socket is full.
 func (w *writer) step(fd uintptr) bool {
+	for {
+		if !w.stepBlock(fd) {
+			return w.inline
+		}
+		if w.err != nil {
+			return true
+		}
+		w.close()
+		w.underway = false
+		w.c.sent.Add(int64(w.block.length))
+		w.done()
+		if !w.next() {
+			return true
+		}
+	}
+}
+
+// stepBlock moves the block on as far as the socket takes it, and reports
+// whether it is done or has failed.
+func (w *writer) stepBlock(fd uintptr) bool {
 	for len(w.headLeft) > 0 {
 		// MSG_MORE: the header travels with its block.
 		n, err := unix.SendmsgN(int(fd), w.headLeft, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
