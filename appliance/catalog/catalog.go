@@ -100,6 +100,12 @@ func migrations() []string {
 			title        TEXT,
 			added_at     INTEGER NOT NULL -- Unix seconds
 		) STRICT, WITHOUT ROWID`,
+		// Beside the titles, as only who announces wants them. A title without a
+		// row is one that was added before there was this table.
+		`CREATE TABLE trackers (
+			info_hash BLOB PRIMARY KEY CHECK (length(info_hash) = 20),
+			tiers     TEXT NOT NULL  -- a URL a line, an empty line after each tier
+		) STRICT, WITHOUT ROWID`,
 	}
 }
 
@@ -174,7 +180,8 @@ func (c *Catalogue) Add(ctx context.Context, torrent []byte, dataDir string, pri
 	if err := durable.Replace(c.torrentPath(t.InfoHash), torrent, 0o600); err != nil {
 		return Title{}, fmt.Errorf("store torrent: %w", err)
 	}
-	if err := c.store(ctx, &title); err != nil {
+	err = c.store(ctx, &title, func(tx *sql.Tx) error { return storeTrackers(ctx, tx, t.InfoHash, t.Trackers) })
+	if err != nil {
 		return Title{}, fmt.Errorf("store title: %w", err)
 	}
 	return title, nil
@@ -190,6 +197,9 @@ func (c *Catalogue) Remove(ctx context.Context, ih [20]byte) error {
 		return ErrNotFound
 	}
 	err := c.db.Write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM trackers WHERE info_hash = ?`, ih[:]); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM titles WHERE info_hash = ?`, ih[:])
 		return err
 	})
@@ -220,7 +230,7 @@ func (c *Catalogue) SetPrice(ctx context.Context, ih [20]byte, price *money.Rate
 		return ErrNotFound
 	}
 	title.Price = price
-	if err := c.store(ctx, &title); err != nil {
+	if err := c.store(ctx, &title, nil); err != nil {
 		return fmt.Errorf("store price: %w", err)
 	}
 	return nil
@@ -312,8 +322,9 @@ func (c *Catalogue) begin(ctx context.Context) error {
 
 func (c *Catalogue) end() { <-c.change }
 
-// store writes a title to the database and then to the index.
-func (c *Catalogue) store(ctx context.Context, t *Title) error {
+// store writes a title to the database, together with what besides does if it
+// is not nil, and then to the index.
+func (c *Catalogue) store(ctx context.Context, t *Title, besides func(*sql.Tx) error) error {
 	var price, creator, royalty, royaltyTo, network, name any
 	if t.Price != nil {
 		price = int64(*t.Price)
@@ -328,7 +339,10 @@ func (c *Catalogue) store(ctx context.Context, t *Title) error {
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			t.InfoHash[:], t.Name, t.DataDir, t.Length, t.PieceLength, price,
 			creator, royalty, royaltyTo, network, name, t.AddedAt.Unix())
-		return err
+		if err != nil || besides == nil {
+			return err
+		}
+		return besides(tx)
 	})
 	if err != nil {
 		return err
