@@ -13,6 +13,7 @@ import (
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/wallet"
 	"github.com/bitcdn/bitcdn/payments/wire"
 )
@@ -70,6 +71,7 @@ func (r *payeeRun) store(ctx context.Context, st channel.Store) error {
 	if err := r.seller.cfg.Ledger.Apply(ctx, batch); err != nil {
 		return err
 	}
+	r.seller.noted(s, row.Remote)
 	if st.Tx != nil {
 		r.seller.cfg.Outbox.Kick()
 	}
@@ -84,7 +86,7 @@ type sale struct {
 	title  Title
 	log    *slog.Logger
 
-	mail      chan channel.Event
+	mail      chan letter
 	wake      chan struct{} // bytes were served
 	sent      atomic.Int64  // block data on this connection
 	closeOnce sync.Once
@@ -97,6 +99,23 @@ type sale struct {
 	attached bool      // payee is a channel that this sale owns
 	counted  int64     // of sent, what the channel knows
 	offset   int64     // channel's total minus connection's total
+	offers   int       // that were sent
+	refused  int       // fundings
+}
+
+const (
+	// maxOffers bounds the channels of one connection.
+	maxOffers = 16
+	// maxRefused is how many fundings may be refused on one connection; to look
+	// at one may take hundreds of questions to the chain.
+	maxRefused = 3
+)
+
+// letter is what comes into a sale's mailbox: a message of the peer, or an
+// event about one channel, which may not be the sale's any more.
+type letter struct {
+	ev    channel.Event
+	about wire.ChannelID // zero for messages
 }
 
 // Message is part of Session.
@@ -109,13 +128,28 @@ func (s *sale) Message(payload []byte) {
 		s.conn.Fail(err)
 		return
 	}
-	s.post(channel.Got{Msg: msg})
+	s.post(letter{ev: channel.Got{Msg: msg}})
 }
 
-// post queues an event; who floods loses the connection.
-func (s *sale) post(ev channel.Event) {
+// tell queues an event about a channel, or says that it will not be heard.
+func (s *sale) tell(id wire.ChannelID, ev channel.Event) bool {
 	select {
-	case s.mail <- ev:
+	case <-s.done:
+		return false
+	default:
+	}
+	select {
+	case s.mail <- letter{ev, id}:
+		return true
+	default:
+		return false
+	}
+}
+
+// post queues a letter; who floods loses the connection.
+func (s *sale) post(l letter) {
+	select {
+	case s.mail <- l:
 	case <-s.done:
 	default:
 		if s.conn != nil {
@@ -139,9 +173,21 @@ func (s *sale) Close() { s.closeOnce.Do(func() { close(s.closed) }) }
 func (s *sale) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.detach(ctx)
-	if err := s.offer(ctx); err != nil {
+	for {
+		err := s.offer(ctx)
+		if err == nil {
+			break
+		}
 		s.log.Warn("no terms for a payer", "error", err)
 		s.send(&wire.Refusal{Code: wire.CodeUnavailable, Text: "no terms now"})
+		retry := time.NewTimer(s.seller.cfg.Poll)
+		select {
+		case <-ctx.Done():
+		case <-s.closed:
+		case <-retry.C:
+			continue
+		}
+		retry.Stop()
 		return
 	}
 	for {
@@ -152,9 +198,9 @@ func (s *sale) run(ctx context.Context) {
 			return
 		case <-s.wake:
 			s.count(ctx)
-		case ev := <-s.mail:
+		case l := <-s.mail:
 			s.count(ctx)
-			if err := s.take(ctx, ev); err != nil {
+			if err := s.take(ctx, l); err != nil {
 				s.log.Error("payment not taken", "error", err)
 				s.conn.Stop()
 				s.conn.Fail(fmt.Errorf("payments: %w", err))
@@ -167,6 +213,9 @@ func (s *sale) run(ctx context.Context) {
 // offer sends terms with a key that was never used before.
 func (s *sale) offer(ctx context.Context) error {
 	cfg := &s.seller.cfg
+	if s.offers == maxOffers {
+		return fmt.Errorf("%d channels on one connection: %w", maxOffers, channel.ErrProtocol)
+	}
 	height := s.seller.Height()
 	if height == 0 {
 		tip, err := cfg.Chain.Tip(ctx)
@@ -176,9 +225,13 @@ func (s *sale) offer(ctx context.Context) error {
 		height = tip.Height
 		s.seller.height.CompareAndSwap(0, height)
 	}
-	feeRate, err := cfg.Chain.FeeRate(ctx)
-	if err != nil {
-		return fmt.Errorf("ask for the fee rate: %w", err)
+	feeRate := money.FeeRate(s.seller.feeRate.Load())
+	if feeRate == 0 {
+		var err error
+		if feeRate, err = cfg.Chain.FeeRate(ctx); err != nil {
+			return fmt.Errorf("ask for the fee rate: %w", err)
+		}
+		s.seller.feeRate.CompareAndSwap(0, int64(feeRate))
 	}
 	index, err := cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
 	if err != nil {
@@ -217,6 +270,7 @@ func (s *sale) offer(ctx context.Context) error {
 	if t.Signature, err = s.seller.identity.SignDigest(digest); err != nil {
 		return fmt.Errorf("sign terms: %w", err)
 	}
+	s.offers++
 	s.nonce = t.Nonce
 	s.attached = false
 	s.payee = &payeeRun{seller: s.seller, owner: s, keyIndex: index, payout: payout,
@@ -237,38 +291,65 @@ func (s *sale) credit() int64 {
 	return min(max(credit, 2*s.title.PieceLength, channel.MinCredit), channel.MaxCredit)
 }
 
-// take handles one event of the mailbox.
-func (s *sale) take(ctx context.Context, ev channel.Event) error {
-	got, isMessage := ev.(channel.Got)
-	if isMessage {
-		got.Nonce = s.nonce
-		ev = got
-		if resume, ok := got.Msg.(*wire.Resume); ok && !s.attached {
-			if found, err := s.find(ctx, resume); err != nil || !found {
-				return err
-			}
+// take handles one letter of the mailbox.
+func (s *sale) take(ctx context.Context, l letter) error {
+	got, isMessage := l.ev.(channel.Got)
+	if !isMessage {
+		if !s.attached || l.about != s.payee.state.ID() {
+			return nil // about a channel that this connection had before
 		}
-	} else if !s.attached {
-		return nil // a watcher's event for a channel that has gone
+		return s.step(ctx, l.ev)
 	}
-	if open, ok := got.Msg.(*wire.Open); ok && !s.attached {
-		return s.begin(ctx, ev, open)
+	got.Nonce = s.nonce
+	if !s.attached {
+		switch m := got.Msg.(type) {
+		case *wire.Resume:
+			return s.resume(ctx, got, m)
+		case *wire.Open:
+			return s.begin(ctx, got, m)
+		}
 	}
+	return s.step(ctx, got)
+}
+
+// step applies an event to the channel, or to the offer.
+func (s *sale) step(ctx context.Context, ev channel.Event) error {
 	if err := s.payee.step(ctx, ev); err != nil {
 		return err
 	}
-	if s.attached && s.payee.state.Phase == channel.Closing {
+	checked, ok := ev.(channel.FundingChecked)
+	if ok && checked.Refusal != nil && checked.Refusal.Code == wire.CodeFunding {
+		if s.refused++; s.refused == maxRefused {
+			s.conn.Fail(fmt.Errorf("%d fundings refused: %w", maxRefused, channel.ErrProtocol))
+		}
+	}
+	if !s.attached {
+		return nil
+	}
+	switch s.payee.state.Phase {
+	case channel.Closing:
 		// Settled, but the peer is still here: it may want another channel.
 		s.seller.release(s.payee.state.ID(), s)
 		return s.offer(ctx)
+	case channel.Failed:
+		s.conn.Fail(errChannelFailed)
 	}
 	return nil
 }
+
+var errChannelFailed = errors.New("the channel has failed")
 
 // begin turns the offer into a channel, which from its first Store on must
 // have one owner.
 func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error {
 	id := channel.ID(bsv.Outpoint{Txid: m.FundingTxid, Index: m.FundingIndex})
+	s.seller.mu.Lock()
+	admitted := s.seller.watched.admits(s.conn.Remote())
+	s.seller.mu.Unlock()
+	if !admitted {
+		s.send(&wire.Refusal{Channel: id, Code: wire.CodeUnavailable, Text: "too many channels wait for their fundings"})
+		return nil
+	}
 	if !s.seller.claim(id, s) {
 		s.send(&wire.Refusal{Channel: id, Code: wire.CodeTerms, Text: "another channel has this funding"})
 		return nil
@@ -282,18 +363,40 @@ func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error 
 	return err
 }
 
-// find loads the channel that a payer wants to go on with. The proof is looked
-// at here as well as in the machine, so that nobody else's connection can be
-// ended by naming a channel.
-func (s *sale) find(ctx context.Context, m *wire.Resume) (bool, error) {
+// resume goes on with a channel of an earlier connection. Where that has come
+// to its end, the answer says so, and the offer, which nobody has used, stands.
+func (s *sale) resume(ctx context.Context, ev channel.Event, m *wire.Resume) error {
+	run, err := s.find(ctx, m)
+	if err != nil || run == nil {
+		return err
+	}
+	offer := s.payee
+	s.payee = run
+	s.attach()
+	if err := run.step(ctx, ev); err != nil {
+		return err
+	}
+	switch run.state.Phase {
+	case channel.Closing, channel.Closed, channel.Failed:
+		s.seller.release(run.state.ID(), s)
+		s.payee, s.attached = offer, false
+	}
+	return nil
+}
+
+// find loads the channel that a payer wants to go on with; nil where there is
+// none, which was said to the peer. The proof is looked at here as well as in
+// the machine, so that nobody else's connection can be ended by naming a
+// channel.
+func (s *sale) find(ctx context.Context, m *wire.Resume) (*payeeRun, error) {
 	row, err := s.seller.cfg.Ledger.Channel(ctx, m.Channel)
 	unknown := errors.Is(err, ledger.ErrNotFound) || err == nil && (row.Role != ledger.Payee || row.Title != s.title.InfoHash)
 	if unknown {
 		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeUnknownChannel, Text: "no such channel"})
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look up channel: %w", err)
+		return nil, fmt.Errorf("look up channel: %w", err)
 	}
 	payer, err := bsv.ParsePublicKey(row.PeerKey[:])
 	if err == nil {
@@ -302,24 +405,22 @@ func (s *sale) find(ctx context.Context, m *wire.Resume) (bool, error) {
 	if err != nil {
 		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeUnknownChannel, Text: "no proof of the channel's key"})
 		s.conn.Fail(fmt.Errorf("resume: %w", err))
-		return false, nil
+		return nil, nil
 	}
 	for !s.seller.claim(m.Channel, s) {
 		if err := s.seller.takeOver(ctx, m.Channel); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	if row, err = s.seller.cfg.Ledger.Channel(ctx, m.Channel); err == nil {
 		var run *payeeRun
 		if run, err = s.seller.restore(row, s); err == nil {
 			run.row.Remote = s.conn.Remote().String()
-			s.payee = run
-			s.attach()
-			return true, nil
+			return run, nil
 		}
 	}
 	s.seller.release(m.Channel, s)
-	return false, fmt.Errorf("load channel: %w", err)
+	return nil, fmt.Errorf("load channel: %w", err)
 }
 
 // attach ties the channel's count of bytes to the connection's.
@@ -391,9 +492,10 @@ func (s *sale) allowOffset(r *payeeRun) int64 {
 
 // check asks the chain without keeping the machine from other events.
 func (s *sale) check(ctx context.Context, r *payeeRun, f channel.CheckFunding) {
+	id := r.state.ID()
 	c, err := r.state.Template()
 	if err != nil {
-		s.post(refused(err.Error()))
+		s.post(letter{refused(err.Error()), id})
 		return
 	}
 	s.seller.mu.Lock()
@@ -410,7 +512,7 @@ func (s *sale) check(ctx context.Context, r *payeeRun, f channel.CheckFunding) {
 		if checked.Refusal != nil {
 			s.log.Info("funding refused", "reason", checked.Refusal.Text)
 		}
-		s.post(checked)
+		s.post(letter{checked, id})
 	}()
 }
 

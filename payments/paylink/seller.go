@@ -77,8 +77,9 @@ type Seller struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu   sync.Mutex
-	live map[wire.ChannelID]*sale
+	mu      sync.Mutex
+	live    map[wire.ChannelID]*sale
+	watched watchlist
 }
 
 // NewSeller makes a Seller. Run has to be called for its watching.
@@ -87,7 +88,7 @@ func NewSeller(cfg SellerConfig) (*Seller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity key: %w", err)
 	}
-	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), live: make(map[wire.ChannelID]*sale)}
+	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), live: make(map[wire.ChannelID]*sale), watched: newWatchlist()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -101,7 +102,7 @@ func (s *Seller) Height() uint32 { return s.height.Load() }
 // Open begins the payment side of a connection whose peer speaks bc_pay.
 func (s *Seller) Open(conn SellerConn, t Title) Sale {
 	sale := &sale{seller: s, conn: conn, title: t, log: s.cfg.Log.With("peer", conn.Remote(), "title", t.Name),
-		mail: make(chan channel.Event, mailboxSize), wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
+		mail: make(chan letter, mailboxSize), wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -150,14 +151,13 @@ func (s *Seller) Watch(ctx context.Context) error {
 		s.feeRate.Store(int64(rate))
 	}
 	s.height.Store(tip.Height)
-	rows, err := s.openRows(ctx)
-	if err != nil {
+	if err := s.loadWatchlist(ctx); err != nil {
 		return err
 	}
 	var errs []error
-	for _, row := range rows {
-		if err := s.watchOne(ctx, row, tip.Height); err != nil {
-			errs = append(errs, fmt.Errorf("channel %x: %w", row.ID, err))
+	for _, d := range s.dueNow(tip) {
+		if err := s.watchOne(ctx, d, tip.Height); err != nil {
+			errs = append(errs, fmt.Errorf("channel %x: %w", d.id, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -172,10 +172,13 @@ func (s *Seller) openRows(ctx context.Context) ([]ledger.Channel, error) {
 	return rows, nil
 }
 
-func (s *Seller) watchOne(ctx context.Context, row ledger.Channel, height uint32) error {
+func (s *Seller) watchOne(ctx context.Context, d due, height uint32) error {
+	if d.phase == channel.Closing {
+		return s.followClose(ctx, d)
+	}
 	events := []channel.Event{channel.Tip{Height: height}}
-	if row.State == ledger.StateOpen && !s.isConfirmed(row) {
-		ev, err := s.fundingEvent(ctx, row)
+	if d.phase == channel.Open && !d.confirmed {
+		ev, err := s.fundingEvent(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -183,28 +186,29 @@ func (s *Seller) watchOne(ctx context.Context, row ledger.Channel, height uint32
 			events = append(events, ev)
 		}
 	}
-	return s.deliver(ctx, row, events...)
+	return s.deliver(ctx, d.id, events...)
 }
 
 // deliver steps a channel, on its connection's goroutine where it has one.
-func (s *Seller) deliver(ctx context.Context, row ledger.Channel, events ...channel.Event) error {
+func (s *Seller) deliver(ctx context.Context, id wire.ChannelID, events ...channel.Event) error {
 	s.mu.Lock()
-	live := s.live[row.ID]
+	live := s.live[id]
 	s.mu.Unlock()
 	if live != nil {
 		for _, ev := range events {
-			live.post(ev)
+			if !live.tell(id, ev) {
+				return errBusy
+			}
 		}
 		return nil
 	}
-	owner := &sale{seller: s, done: make(chan struct{}), mail: make(chan channel.Event, mailboxSize)}
+	owner := &sale{seller: s, done: make(chan struct{}), mail: make(chan letter, mailboxSize)}
 	defer close(owner.done)
-	if !s.claim(row.ID, owner) {
+	if !s.claim(id, owner) {
 		return nil // a connection took it meanwhile: the next round finds it
 	}
-	defer s.release(row.ID, owner)
-	// Read again: a connection may have come and gone since row was read.
-	row, err := s.cfg.Ledger.Channel(ctx, row.ID)
+	defer s.release(id, owner)
+	row, err := s.cfg.Ledger.Channel(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -220,14 +224,11 @@ func (s *Seller) deliver(ctx context.Context, row ledger.Channel, events ...chan
 	return nil
 }
 
-func (s *Seller) isConfirmed(row ledger.Channel) bool {
-	state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
-	return err == nil && state.Confirmed
-}
+var errBusy = errors.New("the channel's connection takes nothing now")
 
 // fundingEvent asks the chain what has become of a funding.
-func (s *Seller) fundingEvent(ctx context.Context, row ledger.Channel) (channel.Event, error) {
-	status, err := s.cfg.Chain.Status(ctx, row.FundingTxid)
+func (s *Seller) fundingEvent(ctx context.Context, d due) (channel.Event, error) {
+	status, err := s.cfg.Chain.Status(ctx, d.funding)
 	if err != nil {
 		return nil, fmt.Errorf("status of the funding: %w", err)
 	}
@@ -238,17 +239,8 @@ func (s *Seller) fundingEvent(ctx context.Context, row ledger.Channel) (channel.
 		return channel.FundingLost{}, nil
 	case chain.Unknown:
 		// Forgotten or never heard of: we have it, so we tell the network again.
-		state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
-		if err != nil {
-			return nil, err
-		}
-		tx, err := bsv.ParseTx(state.Funding, wire.MaxPayload)
-		if err != nil {
-			return nil, err
-		}
-		var rejected *chain.Rejected
-		err = s.cfg.Chain.Broadcast(ctx, tx, nil)
-		if errors.As(err, &rejected) && (rejected.Reason == chain.DoubleSpend || rejected.Reason == chain.MissingInputs) {
+		lost, err := s.rebroadcast(ctx, d.id)
+		if lost {
 			return channel.FundingLost{}, nil
 		}
 		return nil, err
@@ -256,13 +248,75 @@ func (s *Seller) fundingEvent(ctx context.Context, row ledger.Channel) (channel.
 	return nil, nil
 }
 
-// CloseChannel settles one channel now.
-func (s *Seller) CloseChannel(ctx context.Context, id wire.ChannelID) error {
+// rebroadcast gives a channel's funding to the network again, and says whether
+// something else has spent what it spends. That an input is missing only says
+// that the network has forgotten more than the funding.
+func (s *Seller) rebroadcast(ctx context.Context, id wire.ChannelID) (lost bool, err error) {
 	row, err := s.cfg.Ledger.Channel(ctx, id)
 	if err != nil {
+		return false, err
+	}
+	state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
+	if err != nil {
+		return false, err
+	}
+	tx, err := bsv.ParseTx(state.Funding, wire.MaxPayload)
+	if err != nil {
+		return false, fmt.Errorf("stored funding: %w", err)
+	}
+	err = s.cfg.Chain.Broadcast(ctx, tx, nil)
+	var rejected *chain.Rejected
+	if !errors.As(err, &rejected) {
+		return false, err
+	}
+	if rejected.Reason != chain.MissingInputs {
+		return rejected.Reason == chain.DoubleSpend, nil
+	}
+	for _, in := range tx.Inputs {
+		spent, err := s.cfg.Chain.Spent(ctx, in.Prev)
+		switch {
+		case errors.Is(err, chain.ErrNotFound), errors.Is(err, chain.ErrUnsupported):
+		case err != nil:
+			return false, err
+		case spent:
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// followClose sees to it that the network has the funding on which a close
+// rests that it does not take.
+func (s *Seller) followClose(ctx context.Context, d due) error {
+	out, err := s.cfg.Ledger.Outgoing(ctx, d.close)
+	if err != nil {
+		return fmt.Errorf("its close: %w", err)
+	}
+	if out.State != ledger.Pending {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.watched.drop(d.id) // the outbox watches it from now on
+		return nil
+	}
+	status, err := s.cfg.Chain.Status(ctx, d.funding)
+	if err != nil {
+		return fmt.Errorf("status of the funding: %w", err)
+	}
+	if status.State == chain.Unknown {
+		if _, err := s.rebroadcast(ctx, d.id); err != nil {
+			return err
+		}
+		s.cfg.Outbox.Kick()
+	}
+	return nil
+}
+
+// CloseChannel settles one channel now.
+func (s *Seller) CloseChannel(ctx context.Context, id wire.ChannelID) error {
+	if err := s.deliver(ctx, id, channel.CloseWanted{}); err != nil {
 		return fmt.Errorf("close channel %x: %w", id[:8], err)
 	}
-	return s.deliver(ctx, row, channel.CloseWanted{})
+	return nil
 }
 
 // CloseAll settles every open channel now and returns how many there were.
@@ -273,7 +327,7 @@ func (s *Seller) CloseAll(ctx context.Context) (int, error) {
 	}
 	var errs []error
 	for _, row := range rows {
-		errs = append(errs, s.deliver(ctx, row, channel.CloseWanted{}))
+		errs = append(errs, s.deliver(ctx, row.ID, channel.CloseWanted{}))
 	}
 	return len(rows), errors.Join(errs...)
 }
@@ -350,6 +404,9 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	if ev.Funding.Txid() != c.Funding.Txid {
 		return refused("the funding is not the one that was announced")
 	}
+	if len(ev.Funding.Inputs) > bsv.MaxFundingInputs {
+		return refused("the funding has too many inputs") // before the chain is asked for each
+	}
 	tip, err := s.cfg.Chain.Tip(ctx)
 	if err != nil {
 		return unavailable(err)
@@ -358,7 +415,7 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	for _, p := range ev.Parents {
 		parents[p.Txid()] = p
 	}
-	prev, refusal := s.ancestors(ctx, ev.Funding, parents, tip.Height+1)
+	prev, unconfirmed, refusal := s.ancestors(ctx, ev.Funding, parents, tip.Height+1)
 	if refusal != nil {
 		return *refusal
 	}
@@ -369,7 +426,13 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	if err := c.CheckFunding(ev.Funding, prev, feeRate, tip.Height+1); err != nil {
 		return refused(err.Error())
 	}
-	for _, tx := range append(ev.Parents, ev.Funding) {
+	var broadcast []*bsv.Tx
+	for _, p := range ev.Parents {
+		if unconfirmed[p.Txid()] { // and nothing else that a peer sends
+			broadcast = append(broadcast, p)
+		}
+	}
+	for _, tx := range append(broadcast, ev.Funding) {
 		var rejected *chain.Rejected
 		err := s.cfg.Chain.Broadcast(ctx, tx, nil)
 		switch {
@@ -396,11 +459,13 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	return channel.FundingChecked{Confirmed: status.State == chain.Mined, Height: tip.Height}
 }
 
-// ancestors returns the outputs that tx spends, and refuses unconfirmed
-// ancestors that anybody could change.
-func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid]*bsv.Tx, nextHeight uint32) ([]bsv.Output, *channel.FundingChecked) {
-	refuse := func(f channel.FundingChecked) ([]bsv.Output, *channel.FundingChecked) { return nil, &f }
-	var prev []bsv.Output
+// ancestors returns the outputs that tx spends and its unconfirmed ancestors,
+// and refuses those of them that anybody could change.
+func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid]*bsv.Tx, nextHeight uint32) (prev []bsv.Output, unconfirmed map[bsv.Txid]bool, refusal *channel.FundingChecked) {
+	refuse := func(f channel.FundingChecked) ([]bsv.Output, map[bsv.Txid]bool, *channel.FundingChecked) {
+		return nil, nil, &f
+	}
+	unconfirmed = make(map[bsv.Txid]bool)
 	seen := make(map[bsv.Txid]*bsv.Tx)
 	queue := []*bsv.Tx{tx}
 	for len(queue) > 0 {
@@ -432,6 +497,7 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 					if err := bsv.CheckAncestor(parent, nextHeight); err != nil {
 						return refuse(refused(fmt.Sprintf("unconfirmed parent %v: %v", id, err)))
 					}
+					unconfirmed[id] = true
 					queue = append(queue, parent)
 				}
 			}
@@ -443,7 +509,7 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 			}
 		}
 	}
-	return prev, nil
+	return prev, unconfirmed, nil
 }
 
 // maxAncestors is how many transactions behind a funding are looked at.
