@@ -25,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bitcdn/bitcdn/appliance/announce"
 	"github.com/bitcdn/bitcdn/appliance/catalog"
 	"github.com/bitcdn/bitcdn/appliance/health"
 	"github.com/bitcdn/bitcdn/appliance/seed"
@@ -74,6 +75,8 @@ type Box struct {
 	catalogue *catalog.Catalogue
 	titles    *titles
 	server    *seed.Server
+	announcer *announce.Announcer // nil where trackers are not told
+	peerID    [20]byte
 	rate      *rateMeter
 	tip       atomic.Pointer[chain.Header] // nil until the chain has answered
 }
@@ -112,11 +115,10 @@ func (b *Box) open(ctx context.Context) (err error) {
 		return err
 	}
 	b.titles = &titles{catalogue: b.catalogue, handles: pieces.NewHandles(0), price: s.Price.Default, network: s.Network, health: b.health, log: b.opt.Log}
-	peerID, err := seed.NewPeerID(rand.Reader)
-	if err != nil {
+	if b.peerID, err = seed.NewPeerID(rand.Reader); err != nil {
 		return err
 	}
-	options := seed.Options{Catalogue: b.titles, PeerID: peerID, FreeShare: s.Upload.FreeShare, UploadRate: s.Upload.Rate,
+	options := seed.Options{Catalogue: b.titles, PeerID: b.peerID, FreeShare: s.Upload.FreeShare, UploadRate: s.Upload.Rate,
 		MaxConns: s.Upload.MaxConnections, Unservable: b.titles.unservable, Clock: b.opt.Clock, Log: b.opt.Log}
 	if s.Chain.Node != "" {
 		if err := b.openSeller(); err != nil {
@@ -200,13 +202,27 @@ func (b *Box) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.openAnnouncer(listeners.peers.Addr()); err != nil {
+		listeners.close()
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	// The seller outlives the upload side, so that the sales of the last
 	// connections are stored.
 	payments, stopPayments := context.WithCancel(context.WithoutCancel(ctx))
+	// Who asks a tracker finds us listening until the tracker was told.
+	upload := ctx
+	if b.announcer != nil {
+		var stopUpload context.CancelFunc
+		upload, stopUpload = context.WithCancel(context.WithoutCancel(ctx))
+		group.Go(func() error {
+			defer stopUpload()
+			return b.announce(ctx)
+		})
+	}
 	group.Go(func() error {
 		defer stopPayments()
-		return b.server.Serve(ctx, listeners.peers)
+		return b.server.Serve(upload, listeners.peers)
 	})
 	if b.seller != nil {
 		group.Go(func() error { return b.seller.Run(payments) })
@@ -261,6 +277,14 @@ type listeners struct {
 	path                string
 }
 
+func (l *listeners) close() {
+	for _, c := range []net.Listener{l.peers, l.web, l.control} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
 func (b *Box) listen(ctx context.Context) (l listeners, err error) {
 	handed, err := systemd.Listeners()
 	if err != nil {
@@ -268,11 +292,7 @@ func (b *Box) listen(ctx context.Context) (l listeners, err error) {
 	}
 	defer func() {
 		if err != nil {
-			for _, c := range []net.Listener{l.peers, l.web, l.control} {
-				if c != nil {
-					_ = c.Close()
-				}
-			}
+			l.close()
 		}
 	}()
 	var config net.ListenConfig

@@ -95,7 +95,9 @@ func (b *Box) control() http.Handler {
 		if err != nil {
 			return Empty{}, err
 		}
-		return Empty{}, b.catalogue.Remove(ctx, ih)
+		err = b.catalogue.Remove(ctx, ih)
+		b.dropTitle(ih)
+		return Empty{}, err
 	})
 	handle(mux, "/price", func(ctx context.Context, r PriceRequest) (Empty, error) {
 		ih, err := infoHash(r.InfoHash)
@@ -134,6 +136,7 @@ func (b *Box) controlAdd(ctx context.Context, r AddRequest) (AddResponse, error)
 	if err != nil {
 		return AddResponse{}, err
 	}
+	b.announceTitle(title.InfoHash, torrent.Trackers)
 	return AddResponse{InfoHash: hex.EncodeToString(title.InfoHash[:]), Name: title.DisplayName(), Length: title.Length,
 		Price: b.titles.priceOf(title), Magnet: torrent.Magnet()}, nil
 }

@@ -35,12 +35,13 @@ type Settings struct {
 	// Network is main, test or regtest.
 	Network bsv.Network `toml:"network" comment:"main, test or regtest"`
 
-	Listen   ListenSettings  `toml:"listen"`
-	Chain    ChainSettings   `toml:"chain"`
-	Price    PriceSettings   `toml:"price"`
-	Upload   UploadSettings  `toml:"upload"`
-	Channels ChannelSettings `toml:"channels"`
-	Payout   PayoutSettings  `toml:"payout"`
+	Listen   ListenSettings   `toml:"listen"`
+	Chain    ChainSettings    `toml:"chain"`
+	Price    PriceSettings    `toml:"price"`
+	Upload   UploadSettings   `toml:"upload"`
+	Announce AnnounceSettings `toml:"announce"`
+	Channels ChannelSettings  `toml:"channels"`
+	Payout   PayoutSettings   `toml:"payout"`
 }
 
 // ListenSettings are addresses.
@@ -66,6 +67,12 @@ type UploadSettings struct {
 	Rate           int64 `toml:"rate" comment:"bytes per second for everybody together; 0 is no limit"`
 	FreeShare      int64 `toml:"free_share" comment:"bytes per second of priced titles for all who do not pay together; 0 is none"`
 	MaxConnections int   `toml:"max_connections" comment:"0 is the program's default"`
+}
+
+// AnnounceSettings say who is told of the titles.
+type AnnounceSettings struct {
+	Trackers bool   `toml:"trackers" comment:"tell the trackers in the torrents that the box seeds them"`
+	Port     uint16 `toml:"port" comment:"port that trackers are told; 0 is that of listen.peers"`
 }
 
 // ChannelSettings say how payers are dealt with.
@@ -102,12 +109,13 @@ func (d *Duration) UnmarshalText(b []byte) error {
 func DefaultSettings() Settings {
 	offer, policy := paylink.DefaultOffer(), paylink.DefaultPolicy()
 	return Settings{
-		Version: SettingsVersion,
-		Name:    "BitCDN box",
-		Network: bsv.Main,
-		Listen:  ListenSettings{Peers: ":42070", Web: "127.0.0.1:8080"},
-		Chain:   ChainSettings{Poll: Duration(10 * time.Second)},
-		Price:   PriceSettings{Default: 1_000},
+		Version:  SettingsVersion,
+		Name:     "BitCDN box",
+		Network:  bsv.Main,
+		Listen:   ListenSettings{Peers: ":42070", Web: "127.0.0.1:8080"},
+		Chain:    ChainSettings{Poll: Duration(10 * time.Second)},
+		Price:    PriceSettings{Default: 1_000},
+		Announce: AnnounceSettings{Trackers: true},
 		Channels: ChannelSettings{MinCapacity: offer.MinCapacity, MaxCapacity: offer.MaxCapacity,
 			UnconfirmedLimit: offer.UnconfirmedLimit, Credit: offer.Credit, IdleClose: Duration(policy.IdleClose)},
 		Payout: PayoutSettings{Threshold: 10_000, MaxFeeShare: 50, Every: Duration(time.Hour)},
