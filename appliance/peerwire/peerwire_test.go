@@ -532,7 +532,7 @@ func (h *hanging) Sections(dst []pieces.Section, off, n int64) ([]pieces.Section
 
 func TestTooManyAnswers(t *testing.T) {
 	r := start(t, wiretest.Options{Fast: true, Extended: true}, testPiece, nil)
-	r.peer.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	r.peer.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 	r.send(t, wiretest.Message(20, []byte("\x00d1:md11:ut_metadatai9eee")...))
 	bad := bytes.Repeat(wiretest.Message(20, []byte("\x02d8:msg_typei0e5:piecei99999ee")...), 1000)
 	go func() {
