@@ -303,7 +303,7 @@ type receiptLine struct {
 
 type receiptPeer struct {
 	Peer    string `json:"peer"`
-	Paid    bool   `json:"paid"`
+	Paid    bool   `json:"paid"` // has a channel, of this run or an earlier one
 	Wire    int64  `json:"wire"`
 	Payable int64  `json:"payable"`
 }
@@ -312,7 +312,7 @@ func (d *download) receipt(ctx context.Context, result fetch.Result) error {
 	r := receiptFile{InfoHash: hex.EncodeToString(result.InfoHash[:]), Name: result.Name, Path: result.Path, Length: result.Length,
 		Complete: result.Complete, Seconds: result.Elapsed.Seconds()}
 	for _, p := range result.Peers {
-		r.Peers = append(r.Peers, receiptPeer{Peer: p.Remote.String(), Paid: p.Paying, Wire: p.Wire, Payable: p.Payable})
+		r.Peers = append(r.Peers, receiptPeer{Peer: p.Remote.String(), Wire: p.Wire, Payable: p.Payable})
 	}
 	if d.purse != nil {
 		channels, err := paylink.Receipts(ctx, d.purse.ledger, result.InfoHash)
@@ -326,6 +326,9 @@ func (d *download) receipt(ctx context.Context, result fetch.Result) error {
 				line.Close = c.Close.String()
 			}
 			r.Channels = append(r.Channels, line)
+			for i := range r.Peers {
+				r.Peers[i].Paid = r.Peers[i].Paid || r.Peers[i].Peer == c.Seeder
+			}
 			if c.State == ledger.StateRefunded {
 				r.Spent += c.Fee
 				continue
@@ -354,7 +357,7 @@ func printReceipt(w io.Writer, r receiptFile) {
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, p := range r.Peers {
-		if !p.Paid {
+		if !p.Paid && p.Wire > 0 {
 			fmt.Fprintf(t, "%s\t%d bytes\tfree\n", p.Peer, p.Wire)
 		}
 	}

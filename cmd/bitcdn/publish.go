@@ -41,6 +41,9 @@ of every sale. Prints the magnet link.`)
 			if options.RoyaltyTo, err = bsv.ParseAddress(*royaltyTo, network); err != nil {
 				return fmt.Errorf("--royalty-to: %w", err)
 			}
+			if options.RoyaltyTo.IsZero() {
+				return fmt.Errorf("--royalty-to: %s: nobody has the key of this address", *royaltyTo)
+			}
 		}
 		if err := signAs(ctx, purseOptions, io, &options); err != nil {
 			return err

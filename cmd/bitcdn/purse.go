@@ -16,6 +16,8 @@ import (
 	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/chain/node"
 	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/paylink"
 	"github.com/bitcdn/bitcdn/payments/wallet"
 	"github.com/spf13/pflag"
 )
@@ -123,6 +125,33 @@ func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error
 	})
 	p.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	return p, nil
+}
+
+// refresh looks for the wallet's coins and brings the channels of earlier
+// downloads in order: refunds whose time has come are on their way when it
+// returns.
+func (p *purse) refresh(ctx context.Context) error {
+	if err := p.wallet.Refresh(ctx); err != nil {
+		return fmt.Errorf("look for the wallet's coins: %w", err)
+	}
+	buyer := paylink.NewBuyer(paylink.BuyerConfig{Ledger: p.ledger, Wallet: p.wallet, Chain: p.chain, Outbox: p.outbox, Clock: time.Now})
+	if err := buyer.Maintain(ctx); err != nil {
+		return fmt.Errorf("channels of earlier downloads: %w", err)
+	}
+	p.settle(ctx)
+	return nil
+}
+
+// bound is what the channels hold that are not settled.
+func (p *purse) bound(ctx context.Context) (sum money.Satoshis, err error) {
+	open := true
+	rows, err := p.ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
+	for _, row := range rows {
+		if sum, err = sum.Add(row.Capacity); err != nil {
+			return 0, err
+		}
+	}
+	return sum, err
 }
 
 // settle gives the outbox a little time to bring what waits to the network.

@@ -12,7 +12,7 @@ func runWallet(ctx context.Context, args []string, io stdio) error {
 	flags := flagSet(io, "wallet", "address|balance|send ADDRESS AMOUNT", `The wallet that pays for downloads.
 
   address   an address to pay satoshis to
-  balance   what the wallet can spend
+  balance   what the wallet can spend; takes back what seeders that are gone hold
   send      pay AMOUNT satoshis to ADDRESS`)
 	purseOptions := addPurseFlags(flags)
 	if done, err := parse(flags, args, 1, 3); done || err != nil {
@@ -29,6 +29,9 @@ func runWallet(ctx context.Context, args []string, io stdio) error {
 		if amount, err = money.ParseSatoshis(flags.Arg(2)); err != nil {
 			return fmt.Errorf("%w: amount: %w", errUsage, err)
 		}
+		if amount == 0 {
+			return fmt.Errorf("%w: amount: at least 1 sat can be sent", errUsage)
+		}
 	}
 	p, err := openPurse(ctx, purseOptions, io)
 	if err != nil {
@@ -43,7 +46,7 @@ func runWallet(ctx context.Context, args []string, io stdio) error {
 		fmt.Fprintln(io.out, address)
 		return nil
 	}
-	if err := p.wallet.Refresh(ctx); err != nil {
+	if err := p.refresh(ctx); err != nil {
 		return err
 	}
 	if verb == "send" {
@@ -64,5 +67,9 @@ func runWallet(ctx context.Context, args []string, io stdio) error {
 		return err
 	}
 	fmt.Fprintf(io.out, "%v in blocks, %v on the way\n", confirmed, unconfirmed)
-	return nil
+	bound, err := p.bound(ctx)
+	if err == nil && bound > 0 {
+		fmt.Fprintf(io.out, "%v in channels that are not settled; what they do not cost comes back\n", bound)
+	}
+	return err
 }
