@@ -1,0 +1,185 @@
+package e2etest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/bitcdn/bitcdn/appliance/box"
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/channel"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
+)
+
+// kills is how often a program is killed in each of these tests.
+const kills = 5
+
+// points are the numbers of bytes sold at which something is killed, one in
+// each of n+1 parts of the title but the last.
+func points(t *testing.T, seed uint64, n int) []int64 {
+	random := rand.New(rand.NewPCG(seed, 0))
+	part := int64(titleLength) / int64(n+1)
+	at := make([]int64, n)
+	for i := range at {
+		at[i] = int64(i)*part + part/4 + random.Int64N(part/2)
+	}
+	t.Logf("killed at %d", at)
+	return at
+}
+
+// TestBoxKilled kills a box again and again under a client that goes on
+// running.
+func TestBoxKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.settings(ask)
+	s.Upload.Rate = uploadRate
+	b := w.box(s)
+	c := w.client(200_000)
+	p := c.get(generous, bigBudget)
+	var before ledger.Channel
+	for _, at := range points(t, 1, kills) {
+		b.awaitSold(p, at)
+		b.process.kill()
+		row := openRow(w, b.channels())
+		if row.Seq <= before.Seq || row.Payee < before.Payee || row.Bytes < at {
+			t.Fatalf("after the kill at %d: commitment %d of %v for %d bytes; before it %d of %v", at, row.Seq, row.Payee, row.Bytes, before.Seq, before.Payee)
+		}
+		before = row
+		b.start()
+	}
+	w.wantExit(p, 0)
+	r := c.readReceipt()
+	w.compareFiles(r)
+	if len(r.Channels) != 1 {
+		t.Errorf("%d channels", len(r.Channels))
+	}
+	w.books(c, r)
+	t.Logf("%d kills, %v at stake at the last one, %+v", kills, before.Payee+before.Creator, r.Channels)
+}
+
+// TestBothKilled kills box and client together and has the box settle with what
+// is on its disk.
+func TestBothKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.settings(ask)
+	s.Upload.Rate = uploadRate
+	b := w.box(s)
+	c := w.client(200_000)
+	random := rand.New(rand.NewPCG(2, 0))
+	var stake money.Satoshis
+	for round := range kills {
+		p := c.get(generous, bigBudget)
+		b.awaitSold(p, 2<<20+random.Int64N(3<<20))
+		if round%2 == 0 {
+			b.process.kill()
+			p.kill()
+		} else {
+			p.kill()
+			b.process.kill()
+		}
+		row := openRow(w, b.channels())
+		acked, signed := c.newest(row.ID)
+		if row.Seq < acked || row.Seq > signed {
+			t.Fatalf("the box has commitment %d, acknowledged were %d, signed %d", row.Seq, acked, signed)
+		}
+		b.start()
+		closed, err := b.control.CloseChannels(w.ctx, box.CloseRequest{Channel: fmt.Sprintf("%x", row.ID)})
+		if err != nil || closed.Channels != 1 {
+			t.Fatalf("%d closed, %v", closed.Channels, err)
+		}
+		b.process.kill() // before or after the broadcast: the outbox has it
+		stored := b.channels()[fmt.Sprintf("%x", row.ID)]
+		b.start()
+		tx := w.mined(bsv.Txid(stored.CloseTxid).String())
+		if tx.Outputs[0].Value != row.Payee || paidTo(tx, shared.creator) != row.Creator {
+			t.Fatalf("close %v, the newest commitment has %v and %v", tx.Outputs, row.Payee, row.Creator)
+		}
+		t.Logf("round %d: acknowledged %d, box %d, signed %d, closed with %v and %v", round, acked, row.Seq, signed, row.Payee, row.Creator)
+		stake += row.Payee + row.Creator
+	}
+	w.wantExit(c.get(generous, bigBudget), 0)
+	r := c.readReceipt()
+	w.compareFiles(r)
+	if len(r.Channels) != kills+1 {
+		t.Errorf("%d channels", len(r.Channels))
+	}
+	w.books(c, r)
+	t.Logf("%d rounds, %v at stake, %v spent", kills, stake, r.Spent)
+}
+
+// openRow is the one channel that is not settled.
+func openRow(w *world, rows map[string]ledger.Channel) (open ledger.Channel) {
+	w.Helper()
+	n := 0
+	for _, row := range rows {
+		if row.State == ledger.StateOpen || row.State == ledger.StateOpening {
+			open, n = row, n+1
+		}
+	}
+	if n != 1 {
+		w.Fatalf("%d open channels", n)
+	}
+	return open
+}
+
+// newest tells which commitment of a channel the box has acknowledged and which
+// the client has signed, as the client's disk has it.
+func (c *client) newest(id [32]byte) (acked, signed uint64) {
+	c.w.Helper()
+	c.w.ledger(c.data, func(l *ledger.Ledger) {
+		row, err := l.Channel(c.w.ctx, id)
+		c.w.must(err)
+		state, err := channel.RestorePayer(row.Snapshot, bsv.PrivateKey{})
+		c.w.must(err)
+		acked, signed = state.Acked, row.Seq
+	})
+	return acked, signed
+}
+
+// TestClientKilled kills the client again and again and runs it once more.
+func TestClientKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.settings(ask)
+	s.Upload.Rate = uploadRate
+	b := w.box(s)
+	c := w.client(200_000)
+	for i, at := range points(t, 3, kills) {
+		p := c.get(generous, bigBudget)
+		b.awaitSold(p, at)
+		p.kill()
+		var channels, fundings int
+		w.ledger(c.data, func(l *ledger.Ledger) {
+			rows, err := l.Channels(w.ctx, ledger.Filter{Role: ledger.Payer})
+			w.must(err)
+			sent, err := l.OutgoingFor(w.ctx, ledger.Funding, 100)
+			w.must(err)
+			channels, fundings = len(rows), len(sent)
+			paid, fees, err := l.SpentOn(w.ctx, shared.infoHash)
+			w.must(err)
+			if paid+fees > bigBudget {
+				t.Errorf("%v and %v in fees", paid, fees)
+			}
+		})
+		t.Logf("kill %d at %d: %d channels, %d fundings, %d bytes sent by the box", i, at, channels, fundings, b.status().Traffic.Uploaded)
+		if channels != 1 || fundings != 1 {
+			t.Errorf("%d channels, %d fundings", channels, fundings)
+		}
+	}
+	w.wantExit(c.get(generous, bigBudget), 0)
+	r := c.readReceipt()
+	w.compareFiles(r)
+	uploaded := b.status().Traffic.Uploaded
+	again := uploaded - titleLength
+	t.Logf("%d bytes sent, %d of them again; paid for %d", uploaded, again, r.Channels[0].Bytes)
+	if again < 0 || again > kills*(4<<20) {
+		t.Errorf("%d bytes were sent again", again)
+	}
+	if len(r.Channels) != 1 {
+		t.Errorf("%d channels", len(r.Channels))
+	}
+	w.books(c, r)
+}
