@@ -96,8 +96,8 @@ type Payer struct {
 	Acked    uint64   // newest commitment that the seeder has stored
 	Wire     int64    // bytes received, over the channel's life, as the seeder counts them
 	Payable  int64    // of these, verified
-	// Forgone is how many bytes were paid for on connections that broke before
-	// they were verified.
+	// Forgone is by how many bytes the exposure has grown because bytes were
+	// paid for on connections that broke before they were verified.
 	Forgone int64
 	// Refused says that the seeder does not know the channel: nothing but the
 	// refund comes of it.
@@ -136,10 +136,7 @@ func (s Payer) Template() (bsv.Channel, error) { return template(&s.Terms, &s.Op
 func (s Payer) Spent() money.Satoshis { return s.Last.Payee + s.Last.Creator }
 
 // Settled says whether everything owed is paid and on the seeder's disk.
-func (s Payer) Settled() bool { return s.Last.Bytes >= s.owing() && s.Acked == s.Last.Seq }
-
-// owing is how many bytes are to be paid for in any case.
-func (s Payer) owing() int64 { return s.Payable + s.Forgone }
+func (s Payer) Settled() bool { return s.Last.Bytes >= s.Payable && s.Acked == s.Last.Seq }
 
 // Step is the machine. See the package comment.
 func (s Payer) Step(ev Event, now time.Time) (Payer, []Effect) {
@@ -297,12 +294,13 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 		newest := s.Last
 		effects = append(effects, Send{&newest})
 	}
-	// What was paid for and not verified will not be verified any more. To a
-	// seeder that breaks connections this is worth no more than its budget.
+	// What was paid for and not verified will not be verified any more, and
+	// would take up the exposure for good. To a seeder that breaks connections
+	// this is worth no more than its budget.
 	s.Forgone = max(s.Forgone, min(s.Last.Bytes-s.Payable, s.Exposure+s.Payable/forgoneShare))
 	// The seeder forgives what was on its way, so that what is covered is what
 	// has come, as it counts.
-	s.Wire = max(s.owing(), min(Covered(&s.Terms, s.Last.Payee, s.Last.Creator), maxCount))
+	s.Wire = max(s.Payable, min(Covered(&s.Terms, s.Last.Payee, s.Last.Creator), maxCount))
 	if s.Phase == Closing {
 		return s, append(effects, Send{&wire.Close{Channel: s.ID()}})
 	}
@@ -349,14 +347,14 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	if s.Phase != Open {
 		return s, nil
 	}
-	target := s.owing()
+	target := s.Payable
 	if !ev.Flush {
 		owed := s.Wire - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
 		if owed < s.Credit/2 {
 			return s, nil
 		}
 		if owed >= s.Credit*3/4 {
-			target = max(target, min(s.Wire, target+s.Exposure))
+			target = max(target, min(s.Wire, target+s.Forgone+s.Exposure))
 		}
 	}
 	if target <= s.Last.Bytes {

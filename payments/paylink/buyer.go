@@ -33,8 +33,13 @@ type BuyerConfig struct {
 	MaxFeeRate money.FeeRate
 	// MaxWindow is the longest refund window in blocks that is accepted.
 	MaxWindow uint32
-	Clock     func() time.Time
-	Log       *slog.Logger
+	// OpenTimeout is how long a seeder may take to sign a refund, and
+	// OpenPatience how long others wait for it; 10 and 3 seconds where they are
+	// zero.
+	OpenTimeout, OpenPatience time.Duration
+
+	Clock func() time.Time
+	Log   *slog.Logger
 	// Notify is called on what a person wants to hear of, from any goroutine;
 	// it must not block. May be nil.
 	Notify func(Notice)
@@ -48,8 +53,9 @@ type Notice struct {
 
 // Buyer pays seeders for one download.
 type Buyer struct {
-	cfg     BuyerConfig
-	opening chan struct{} // one funding at a time, so that each can spend the last one's change
+	cfg       BuyerConfig
+	opening   chan struct{} // one funding at a time, so that each can spend the last one's change
+	proposals atomic.Int32  // fundings that bind coins whose change nobody can spend yet
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -59,12 +65,15 @@ type Buyer struct {
 	purchases []*purchase
 	live      map[wire.ChannelID]*purchase
 	finishing bool
+	wasted    map[[33]byte]int // channels that came to nothing, by the seeder's identity
 	overLimit atomic.Bool
 }
 
 // NewBuyer makes a Buyer.
 func NewBuyer(cfg BuyerConfig) *Buyer {
-	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), live: make(map[wire.ChannelID]*purchase)}
+	cfg.OpenTimeout = cmp.Or(cfg.OpenTimeout, 10*time.Second)
+	cfg.OpenPatience = cmp.Or(cfg.OpenPatience, 3*time.Second)
+	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), live: make(map[wire.ChannelID]*purchase), wasted: make(map[[33]byte]int)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -83,7 +92,7 @@ func (b *Buyer) Open(conn BuyerConn, t Title) Purchase {
 		close(p.done)
 		return p
 	}
-	b.purchases = append(b.purchases, p)
+	b.purchases = append(slices.DeleteFunc(b.purchases, (*purchase).isDone), p)
 	b.wg.Add(1)
 	go func() {
 		defer b.wg.Done()
@@ -94,12 +103,18 @@ func (b *Buyer) Open(conn BuyerConn, t Title) Purchase {
 
 // Maintain brings channels of earlier runs in order: fundings that were never
 // broadcast are given up and their coins released, and refunds whose time has
-// come are broadcast.
+// come are broadcast, also of channels whose seeder said that it had closed
+// them and had not.
 func (b *Buyer) Maintain(ctx context.Context) error {
-	open := true
-	rows, err := b.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
-	if err != nil || len(rows) == 0 {
+	rows, err := b.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer})
+	if err != nil {
 		return err
+	}
+	rows = slices.DeleteFunc(rows, func(row ledger.Channel) bool {
+		return row.State == ledger.StateFailed || row.State == ledger.StateRefunded
+	})
+	if len(rows) == 0 {
+		return nil
 	}
 	tip, err := b.cfg.Chain.Tip(ctx)
 	if err != nil {
@@ -112,12 +127,41 @@ func (b *Buyer) Maintain(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// unspent says whether the chain knows of nothing that spends the funding of a
+// channel that is called closed.
+func (b *Buyer) unspent(ctx context.Context, row ledger.Channel) (bool, error) {
+	coins, err := b.cfg.Ledger.Coins(ctx, ledger.CoinFilter{Key: &ledger.Key{Branch: wallet.BranchPayout, Index: row.KeyIndex}})
+	if err != nil {
+		return false, err
+	}
+	for _, c := range coins {
+		if c.Txid == row.CloseTxid && c.State != ledger.CoinVoid {
+			return false, nil // the close's change was found on the chain
+		}
+	}
+	spent, err := b.cfg.Chain.Spent(ctx, bsv.Outpoint{Txid: row.FundingTxid, Index: row.FundingIndex})
+	if errors.Is(err, chain.ErrNotFound) || errors.Is(err, chain.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil && !spent, err
+}
+
 func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint32) error {
 	b.mu.Lock()
 	busy := b.live[row.ID] != nil
 	b.mu.Unlock()
 	if busy {
 		return nil
+	}
+	tip := channel.Tip{Height: height}
+	if row.State == ledger.StateClosed {
+		if height < row.RefundHeight {
+			return nil
+		}
+		var err error
+		if tip.Unspent, err = b.unspent(ctx, row); err != nil || !tip.Unspent {
+			return err
+		}
 	}
 	run, err := b.restore(row)
 	if err != nil {
@@ -130,7 +174,7 @@ func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint
 		}
 		return b.cfg.Ledger.ReleaseCoins(ctx, row.FundingTxid)
 	}
-	_, err = run.step(ctx, channel.Tip{Height: height})
+	_, err = run.step(ctx, tip)
 	return err
 }
 
@@ -182,6 +226,22 @@ func (b *Buyer) isFinishing() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.finishing
+}
+
+// maxWasted is how many channels with one seeder may come to nothing: each
+// costs a miner's fee, and binds its capacity until the refund.
+const maxWasted = 3
+
+func (b *Buyer) waste(identity [33]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wasted[identity]++
+}
+
+func (b *Buyer) wastedOn(identity [33]byte) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.wasted[identity]
 }
 
 func (b *Buyer) claim(id wire.ChannelID, p *purchase) bool {

@@ -166,13 +166,25 @@ func (m *market) startSellerOn(c chain.Backend) {
 }
 
 func (m *market) buyer(maxPrice money.Rate, budget *paylink.Budget, notices func(string)) *paylink.Buyer {
-	return paylink.NewBuyer(paylink.BuyerConfig{Ledger: m.client.ledger, Wallet: m.client.wallet, Chain: m.chain, Outbox: m.client.outbox,
+	return m.buyerWith(maxPrice, budget, notices, func(*paylink.BuyerConfig) {})
+}
+
+func (m *market) buyerWith(maxPrice money.Rate, budget *paylink.Budget, notices func(string), change func(*paylink.BuyerConfig)) *paylink.Buyer {
+	cfg := paylink.BuyerConfig{Ledger: m.client.ledger, Wallet: m.client.wallet, Chain: m.chain, Outbox: m.client.outbox,
 		MaxPrice: maxPrice, Budget: budget, MaxFeeRate: 1000, MaxWindow: 2016, Clock: m.clock.Now, Log: quiet(),
 		Notify: func(n paylink.Notice) {
 			if notices != nil {
 				notices(n.Text)
 			}
-		}})
+		}}
+	change(&cfg)
+	b := paylink.NewBuyer(cfg)
+	m.t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = b.Suspend(ctx) // where the test has not done so
+	})
+	return b
 }
 
 // link is a connection between the two: what the peer wire would be.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,17 +150,34 @@ type purchase struct {
 	// Below: the goroutine of run only.
 	payer     *payerRun
 	terms     *wire.Terms
-	tiedAt    int64 // connection's count when the channel came to it
+	tiedAt    int64 // connection's counts when the channel came to it
+	tiedPaid  int64
 	wireOff   int64 // channel's count minus connection's
 	payOff    int64
 	flushed   bool
 	blocked   bool // nothing more can be paid here
-	deadline  <-chan time.Time
-	holdsOpen bool // of buyer.opening
+	offers    int  // terms that came
+	resuming  bool // a Resume was not answered yet
+	waiting   bool // for buyer.opening
+	holdsOpen bool
+	deadline  <-chan time.Time // for the refund's signature
+	patience  <-chan time.Time // until others need not wait for it
+	again     <-chan time.Time // until coins may have come free
+	retry     <-chan time.Time // until the seeder's trouble may have passed
 }
 
-// openTimeout is how long a seeder may take to sign the refund.
-const openTimeout = 20 * time.Second
+const (
+	// maxTerms is how many offers are looked at on one connection; each is a
+	// question to the chain.
+	maxTerms = 32
+	// retryFunding is how long to wait for coins that another funding binds,
+	// retryResume how long for a seeder that said that it cannot now.
+	retryFunding = time.Second
+	retryResume  = 10 * time.Second
+	// maxBound is what a seeder may have bound in a channel beyond what the
+	// title costs, and beyond the budget.
+	maxBound money.Satoshis = 50_000
+)
 
 // Message is part of Session.
 func (p *purchase) Message(payload []byte) {
@@ -203,10 +221,23 @@ func (p *purchase) finish(settle bool) {
 	p.poke()
 }
 
+func (p *purchase) isDone() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (p *purchase) run(ctx context.Context) {
 	defer close(p.done)
 	defer p.detach(ctx)
 	for {
+		var turn chan<- struct{}
+		if p.waiting && !p.buyer.isFinishing() {
+			turn = p.buyer.opening
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -215,6 +246,24 @@ func (p *purchase) run(ctx context.Context) {
 		case <-p.deadline:
 			p.buyer.notify(p, "did not sign the refund in time")
 			p.giveUp(ctx)
+		case <-p.patience:
+			p.patience = nil
+			p.releaseOpening()
+		case <-p.again:
+			p.again = nil
+			p.waiting = true
+		case <-p.retry:
+			p.retry = nil
+			if err := p.askAgain(); err != nil {
+				p.fail(err)
+				return
+			}
+		case turn <- struct{}{}:
+			p.waiting, p.holdsOpen = false, true
+			if err := p.fund(ctx); err != nil {
+				p.fail(err)
+				return
+			}
 		case <-p.wake:
 			if err := p.pay(ctx); err != nil {
 				p.fail(err)
@@ -256,47 +305,62 @@ func (p *purchase) over() bool {
 }
 
 func (p *purchase) take(ctx context.Context, got channel.Got) error {
-	switch m := got.Msg.(type) {
-	case *wire.Terms:
-		return p.takeTerms(ctx, m)
-	case *wire.Refusal:
-		if p.payer == nil || m.Channel == p.payer.state.ID() {
-			p.buyer.notify(p, "%s", refusalWords(m))
-		}
-		if m.Code == wire.CodeUnknownChannel && p.payer != nil && m.Channel == p.payer.state.ID() && p.payer.state.Phase != channel.Proposed {
-			// The seeder lost it, or never had it. The money comes back with
-			// the refund; this connection goes on with a new channel.
-			p.drop()
-			return p.open(ctx)
-		}
+	refusal, _ := got.Msg.(*wire.Refusal)
+	if terms, ok := got.Msg.(*wire.Terms); ok {
+		return p.takeTerms(ctx, terms)
+	}
+	if refusal != nil && (p.payer == nil || refusal.Channel == p.payer.state.ID()) {
+		p.buyer.notify(p, "%s", refusalWords(refusal))
 	}
 	if p.payer == nil {
 		return nil
 	}
-	before := p.payer.state.Phase
+	_, resumed := got.Msg.(*wire.Resumed)
+	if resumed && !p.resuming {
+		return nil // it answers nothing
+	}
+	asked := p.resuming
+	before := p.payer.state
 	if err := p.step(ctx, got); err != nil {
 		return err
 	}
-	_, resumed := got.Msg.(*wire.Resumed)
 	switch after := p.payer.state.Phase; {
-	case before == channel.Proposed && after == channel.Signed:
-		p.deadline = nil
+	case before.Phase == channel.Proposed && after == channel.Signed:
+		p.deadline, p.patience = nil, nil
 		p.payer.funding = nil
 		p.releaseOpeningWhenSeen(ctx, p.payer.state.Open.FundingTxid)
-	case before == channel.Proposed && after == channel.Failed:
+	case before.Phase == channel.Proposed && after == channel.Failed:
 		p.giveUp(ctx)
 		return nil
-	case after == channel.Closed && before != channel.Closed:
-		p.buyer.notify(p, "channel closed with %v by %v", p.payer.state.Spent(), p.payer.state.Close)
+	case p.payer.state.Refused:
+		// The seeder lost it, or never had it. The money comes back with the
+		// refund; this connection goes on with another channel.
+		p.buyer.waste(p.payer.state.Terms.Identity)
 		p.drop()
+		return p.next(ctx)
+	case after == channel.Closed && before.Phase != channel.Closed:
+		p.buyer.notify(p, "channel closed with %v by %v", p.payer.state.Spent(), p.payer.state.Close)
+		if p.payer.state.Spent() == 0 {
+			p.buyer.waste(p.payer.state.Terms.Identity)
+		}
+		p.drop()
+		if asked {
+			return p.next(ctx) // the offer of this connection stands
+		}
 		return nil
-	case after == channel.Open && resumed:
-		// The machine has struck what was on its way when the connection broke;
-		// what has come since counts from where it stands now.
-		p.wireOff = p.payer.state.Wire - p.tiedAt
-		p.buyer.notify(p, "goes on with the channel, %v paid so far", p.payer.state.Spent())
-	case after == channel.Open && before != channel.Open:
+	case resumed:
+		p.resuming = false
+		if after == channel.Open {
+			// The machine has struck what was on its way when the connection
+			// broke; what has come since counts from where it stands now.
+			p.wireOff = p.payer.state.Wire - p.tiedAt
+			p.payOff = p.payer.state.Payable - p.tiedPaid
+			p.buyer.notify(p, "goes on with the channel, %v paid so far", p.payer.state.Spent())
+		}
+	case after == channel.Open && before.Phase != channel.Open:
 		p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
+	case after == channel.Signed && refusal != nil && refusal.Code == wire.CodeUnavailable && refusal.Channel == p.payer.state.ID():
+		p.retry = time.After(retryResume)
 	}
 	return p.pay(ctx)
 }
@@ -304,6 +368,10 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 // takeTerms looks at an offer, and goes on with a channel of before where this
 // seeder has one.
 func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
+	if p.offers++; p.offers > maxTerms {
+		p.conn.Fail(ErrFlood)
+		return nil
+	}
 	if p.payer != nil || p.buyer.isFinishing() {
 		return nil
 	}
@@ -322,11 +390,19 @@ func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
 		return nil
 	}
 	p.terms = t
-	resumed, err := p.resume(ctx)
-	if err != nil || resumed {
-		return err
+	return p.next(ctx)
+}
+
+// next goes on with a channel that there is, or with a new one.
+func (p *purchase) next(ctx context.Context) error {
+	if p.buyer.isFinishing() {
+		return nil
 	}
-	return p.open(ctx)
+	resumed, err := p.resume(ctx)
+	if err == nil && !resumed {
+		p.waiting = !p.blocked
+	}
+	return err
 }
 
 // resume asks the seeder to go on with a channel of an earlier connection.
@@ -336,7 +412,7 @@ func (p *purchase) resume(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("list channels: %w", err)
 	}
-	for _, row := range rows {
+	for _, row := range slices.Backward(rows) {
 		if row.PeerKey != p.terms.Identity || row.Rate+row.Royalty > p.buyer.cfg.MaxPrice || row.Seq == 0 {
 			continue
 		}
@@ -348,19 +424,32 @@ func (p *purchase) resume(ctx context.Context) (bool, error) {
 			p.buyer.release(row.ID, p)
 			return false, err
 		}
+		if run.state.Refused {
+			p.buyer.release(row.ID, p)
+			continue
+		}
 		run.row.Remote = p.conn.Remote().String()
 		run.state.Exposure = p.exposure()
-		proof, err := run.state.Key.SignDigest(channel.ResumeDigest(p.terms.Nonce, p.title.InfoHash, row.ID))
-		if err != nil {
-			p.buyer.release(row.ID, p)
-			return false, fmt.Errorf("prove the channel's key: %w", err)
-		}
 		p.payer = run
 		p.tie()
-		p.send(&wire.Resume{Channel: row.ID, Proof: proof})
-		return true, nil
+		return true, p.askAgain()
 	}
 	return false, nil
+}
+
+// askAgain asks the seeder to go on with the channel.
+func (p *purchase) askAgain() error {
+	if p.payer == nil {
+		return nil
+	}
+	id := p.payer.state.ID()
+	proof, err := p.payer.state.Key.SignDigest(channel.ResumeDigest(p.terms.Nonce, p.title.InfoHash, id))
+	if err != nil {
+		return fmt.Errorf("prove the channel's key: %w", err)
+	}
+	p.resuming = true
+	p.send(&wire.Resume{Channel: id, Proof: proof})
+	return nil
 }
 
 // exposure lets two pieces be paid for before they are verified: with several
@@ -371,45 +460,50 @@ func (p *purchase) exposure() int64 {
 
 // tie makes the connection's counts continue the channel's.
 func (p *purchase) tie() {
-	p.tiedAt = p.onWire.Load()
+	p.tiedAt, p.tiedPaid = p.onWire.Load(), p.payable.Load()
 	p.wireOff = p.payer.state.Wire - p.tiedAt
-	p.payOff = p.payer.state.Payable - p.payable.Load()
+	p.payOff = p.payer.state.Payable - p.tiedPaid
 }
 
-// open makes a funding and proposes a channel.
-func (p *purchase) open(ctx context.Context) error {
-	if p.blocked || p.buyer.isFinishing() {
+// fund makes a funding and proposes a channel. It is called with
+// buyer.opening held.
+func (p *purchase) fund(ctx context.Context) error {
+	err := p.propose(ctx)
+	if err == nil {
 		return nil
 	}
-	select {
-	case p.buyer.opening <- struct{}{}:
-		p.holdsOpen = true
-	case <-p.closed:
+	p.releaseOpening()
+	switch {
+	case errors.Is(err, bsv.ErrFunds) && p.buyer.proposals.Load() > 0:
+		p.again = time.After(retryFunding)
 		return nil
-	case <-ctx.Done():
+	case errors.Is(err, errNotWorth), errors.Is(err, bsv.ErrFunds):
+		p.blocked = true
+		p.buyer.notify(p, "not paid: %v", err)
 		return nil
 	}
-	if err := p.propose(ctx); err != nil {
-		p.releaseOpening()
-		if errors.Is(err, errNotWorth) || errors.Is(err, bsv.ErrFunds) {
-			p.blocked = true
-			p.buyer.notify(p, "not paid: %v", err)
-			return nil
-		}
-		return err
-	}
-	return nil
+	return err
 }
 
-var errNotWorth = errors.New("the budget does not pay for a channel's fees")
+// errNotWorth says that a channel with this seeder is not worth its price.
+var errNotWorth = errors.New("not worth a channel")
 
 func (p *purchase) propose(ctx context.Context) error {
 	cfg := &p.buyer.cfg
 	t := p.terms
+	if n := p.buyer.wastedOn(t.Identity); n >= maxWasted {
+		return fmt.Errorf("%d channels with this seeder came to nothing: %w", n, errNotWorth)
+	}
 	tip, err := cfg.Chain.Tip(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the tip: %w", err)
 	}
+	// A refund that pays too little would not be mined when it is needed.
+	feeRate, err := cfg.Chain.FeeRate(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the fee rate: %w", err)
+	}
+	feeRate = max(t.FeeRate, min(feeRate, cfg.MaxFeeRate))
 	index, err := cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
 	if err != nil {
 		return fmt.Errorf("new channel key: %w", err)
@@ -418,19 +512,22 @@ func (p *purchase) propose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	open := wire.Open{Payer: key.Public(), PayerHash: out, FeeRate: t.FeeRate,
+	open := wire.Open{Payer: key.Public(), PayerHash: out, FeeRate: feeRate,
 		RefundHeight: max(tip.Height, t.TipHeight) + t.RefundWindow}
 	payee, err := bsv.ParsePublicKey(t.Payee[:])
 	if err != nil {
 		return fmt.Errorf("payee's key: %w", err)
 	}
-	if open.Capacity, err = p.capacity(); err != nil {
+	if open.Capacity, err = p.capacity(feeRate); err != nil {
 		return err
 	}
 	lock := bsv.Multisig(key.Public(), payee)
 	funding, err := cfg.Wallet.Fund(ctx, []bsv.Output{{Value: open.Capacity, Script: lock}})
 	if err != nil {
 		return fmt.Errorf("fund a channel: %w", err)
+	}
+	if n := len(funding.Tx.Inputs); n > bsv.MaxFundingInputs || funding.Tx.Size() > bsv.MaxFundingSize {
+		return errors.Join(fmt.Errorf("the wallet's coins are too small, a funding would spend %d: %w", n, errNotWorth), cfg.Wallet.Release(ctx, funding))
 	}
 	open.FundingTxid = funding.Tx.Txid()
 	state, effects, err := channel.NewPayer(key, p.title.InfoHash, t, open, funding.Tx, funding.Prev)
@@ -446,13 +543,14 @@ func (p *purchase) propose(ctx context.Context) error {
 		funding: funding, row: ledger.Channel{Title: p.title.InfoHash, TitleName: p.title.Name, Remote: p.conn.Remote().String()}}
 	if !cfg.Budget.take(run.fees) {
 		p.buyer.overLimit.Store(true)
-		return errors.Join(fmt.Errorf("%w: %v", errNotWorth, run.fees), cfg.Wallet.Release(ctx, funding))
+		return errors.Join(fmt.Errorf("the budget does not pay for a channel's fees of %v: %w", run.fees, errNotWorth), cfg.Wallet.Release(ctx, funding))
 	}
 	if !p.buyer.claim(state.ID(), p) {
 		cfg.Budget.give(run.fees)
 		return errors.Join(errors.New("the same funding twice"), cfg.Wallet.Release(ctx, funding))
 	}
 	p.payer = run
+	p.buyer.proposals.Add(1)
 	p.tie()
 	rest, err := run.carryOut(ctx, state, effects)
 	if err != nil {
@@ -460,19 +558,23 @@ func (p *purchase) propose(ctx context.Context) error {
 		return err
 	}
 	p.perform(rest)
-	p.deadline = time.After(openTimeout)
+	p.deadline = time.After(cfg.OpenTimeout)
+	p.patience = time.After(cfg.OpenPatience)
 	return nil
 }
 
 // capacity is what the whole title would cost from this seeder, with room for
 // the close's fee, within what the seeder takes. What is not used comes back.
-func (p *purchase) capacity() (money.Satoshis, error) {
+func (p *purchase) capacity(feeRate money.FeeRate) (money.Satoshis, error) {
 	payee, creator, err := channel.Due(p.terms, p.title.Length)
 	if err != nil {
 		return 0, fmt.Errorf("price of the title: %w", err)
 	}
-	left := p.buyer.cfg.Budget.Limit() - p.buyer.cfg.Budget.Spent()
-	need := min(payee+creator, max(left, 0)) + 2*p.terms.FeeRate.Fee(bsv.CommitmentSize(3))
+	limit := p.buyer.cfg.Budget.Limit()
+	need := min(payee+creator, max(limit-p.buyer.cfg.Budget.Spent(), 0)) + 2*feeRate.Fee(bsv.CommitmentSize(3))
+	if p.terms.MinCapacity > max(need, limit, maxBound) {
+		return 0, fmt.Errorf("the seeder wants %v bound: %w", p.terms.MinCapacity, errNotWorth)
+	}
 	return min(max(need, p.terms.MinCapacity), p.terms.MaxCapacity), nil
 }
 
@@ -493,12 +595,20 @@ func (p *purchase) pay(ctx context.Context) error {
 		p.payer.state, effects = before.Step(ev, p.buyer.cfg.Clock())
 		return p.payer.state.Spent() - before.Spent()
 	})
+	spent := p.payer.state.Spent() - before.Spent()
 	rest, err := p.payer.carryOut(ctx, before, effects)
 	if err != nil {
+		p.buyer.cfg.Budget.give(spent)
 		return err
 	}
 	p.perform(rest)
-	if ev.Flush && p.settle.Load() && p.payer.state.Phase == channel.Open {
+	enough := ev.Flush && p.settle.Load()
+	for _, e := range rest {
+		if _, usedUp := e.(channel.UsedUp); usedUp && !ev.Flush && !p.blocked {
+			enough = true
+		}
+	}
+	if enough && p.payer.state.Phase == channel.Open {
 		return p.step(ctx, channel.CloseWanted{})
 	}
 	return nil
@@ -523,10 +633,6 @@ func (p *purchase) perform(effects []channel.Effect) {
 		switch e := e.(type) {
 		case channel.Send:
 			p.send(e.Msg)
-		case channel.UsedUp:
-			if p.payer.state.Phase == channel.Open && !p.blocked {
-				p.send(&wire.Close{Channel: p.payer.state.ID()})
-			}
 		case channel.OverLimit:
 			if !p.blocked {
 				p.buyer.notify(p, "the budget is used up")
@@ -542,8 +648,10 @@ func (p *purchase) perform(effects []channel.Effect) {
 
 // giveUp takes back a funding that nobody has seen.
 func (p *purchase) giveUp(ctx context.Context) {
-	p.deadline = nil
+	p.deadline, p.patience = nil, nil
 	if p.payer != nil && p.payer.funding != nil {
+		p.buyer.proposals.Add(-1)
+		p.buyer.waste(p.payer.state.Terms.Identity)
 		p.payer.state.Phase = channel.Failed
 		if err := p.payer.store(ctx, channel.Store{}); err != nil {
 			p.log.Error("failed channel not stored", "error", err)
@@ -571,14 +679,17 @@ func (p *purchase) releaseOpening() {
 // releaseOpeningWhenSeen lets the next purchase build its funding as soon as
 // the change of this one can be spent.
 func (p *purchase) releaseOpeningWhenSeen(ctx context.Context, funding bsv.Txid) {
-	if !p.holdsOpen {
-		return
-	}
+	held := p.holdsOpen
 	p.holdsOpen = false
 	p.buyer.wg.Add(1)
 	go func() {
 		defer p.buyer.wg.Done()
-		defer func() { <-p.buyer.opening }()
+		defer func() {
+			p.buyer.proposals.Add(-1)
+			if held {
+				<-p.buyer.opening
+			}
+		}()
 		ctx, cancel := context.WithTimeout(ctx, seenTimeout)
 		defer cancel()
 		ticker := time.NewTicker(20 * time.Millisecond)
@@ -606,6 +717,7 @@ func (p *purchase) drop() {
 		p.buyer.release(p.payer.state.ID(), p)
 		p.payer = nil
 	}
+	p.resuming, p.retry = false, nil
 }
 
 func (p *purchase) detach(ctx context.Context) {
