@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/bitcdn/bitcdn/appliance/peerwire"
 	"github.com/bitcdn/bitcdn/payments/paylink"
@@ -17,6 +18,10 @@ type peer struct {
 	conn   *peerwire.Conn
 	seq    uint64
 	free   bool // the title is
+
+	// Of Server.mu.
+	since   time.Time // of its handshake's end
+	madeWay bool
 
 	mu      sync.Mutex
 	known   bool // whether it pays: its extended handshake has come, or none will
@@ -111,6 +116,15 @@ func (p *peer) unpaidWants() int64 {
 		return minGrant // still choked: it cannot ask
 	}
 	return 0
+}
+
+// idles reports whether the peer neither pays nor wants what it may have.
+func (p *peer) idles() bool {
+	if p.currentSale() != nil {
+		return false
+	}
+	interested, _ := p.conn.Wants()
+	return !interested || !p.free && p.conn.Allowed() == 0
 }
 
 // seller is what a sale sees of the connection.

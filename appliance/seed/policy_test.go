@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -281,17 +283,138 @@ func TestWakeAndSleep(t *testing.T) {
 
 func TestLimiter(t *testing.T) {
 	now := time.Unix(1000, 0)
-	l := &limiter{rate: 1000, clock: func() time.Time { return now }}
-	for i, want := range []time.Duration{-burst, 400 * time.Millisecond, 900 * time.Millisecond} {
-		if got := l.reserve(500); got != want {
-			t.Errorf("wait %d: %v, want %v", i, got, want)
-		}
-	}
+	l := newLimiter(1000, func() time.Time { return now })
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := l.Wait(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
+	if err := l.Wait(ctx, 500); err != nil { // the burst
+		t.Fatal(err)
 	}
+	if wait := l.next.Sub(now); wait != 400*time.Millisecond {
+		t.Errorf("next after %v", wait)
+	}
+	// Those who leave while they wait have used nothing up: else peers that ask
+	// and hang up could keep everybody waiting for hours.
+	var gone sync.WaitGroup
+	for range 100 {
+		gone.Go(func() {
+			if err := l.Wait(ctx, 128<<10); !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled: %v", err)
+			}
+		})
+	}
+	cancel()
+	gone.Wait()
+	if wait := l.next.Sub(now); wait != 400*time.Millisecond {
+		t.Errorf("next after %v", wait)
+	}
+}
+
+// Connections that do not finish their handshake keep out nobody who does: the
+// oldest of them goes.
+func TestHandshakesMakeWay(t *testing.T) {
+	leaks(t)
+	tt := makeTitle(t, "free", 64<<10, 300_000)
+	h := serve(t, Options{MaxHandshakes: 3}, tt)
+	for range 5 {
+		nc, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	h.await(ReasonFullHandshakes, 2)
+	if err := fetchAll(h.dial(tt, payer), tt, 16<<10, 8); err != nil {
+		t.Error(err)
+	}
+	h.await(ReasonFullHandshakes, 3)
+}
+
+// Peers that neither pay nor can be served make way where all places are taken.
+func TestIdlersMakeWay(t *testing.T) {
+	leaks(t)
+	paid := makeTitle(t, "paid", 64<<10, 300_000)
+	paid.desc.Ask = 1000
+	tt := makeTitle(t, "free", 64<<10, 300_001)
+	shop := newTill(100_000)
+	h := serve(t, Options{MaxConns: 3, Payments: shop}, tt, paid)
+	first := h.dial(paid, payer)
+	send(t, first, hello(), wiretest.Message(wiretest.Interested), payment("pay"))
+	<-shop.made
+	for range 2 {
+		send(t, h.dial(paid, wiretest.Options{Fast: true}), wiretest.Message(wiretest.Interested))
+	}
+	if _, err := wiretest.Dial(h.addr, tt.ih, payer); err == nil {
+		t.Error("places of newcomers were given away")
+	}
+	h.pass(idlerAfter)
+	if err := fetchAll(h.dial(tt, payer), tt, 16<<10, 8); err != nil {
+		t.Error(err)
+	}
+	h.await(ReasonMadeWay, 1)
+	if err := first.Fetch(0, 64<<10, 64<<10, 16<<10, 4, nil); err != nil {
+		t.Errorf("who pays: %v", err)
+	}
+}
+
+// Who goes through the whole catalogue keeps no more than a few titles awake,
+// and a title that cannot be opened is not tried for every connection.
+func TestAwakeTitlesAreBounded(t *testing.T) {
+	leaks(t)
+	var titles []*testTitle
+	for i := range 2 * maxIdle {
+		titles = append(titles, makeTitle(t, fmt.Sprint("title", i), 64<<10, int64(100_000+i)))
+	}
+	gone := makeTitle(t, "gone", 64<<10, 300_000)
+	gone.root = filepath.Join(gone.root, "unmounted")
+	h := serve(t, Options{}, append(titles, gone)...)
+	for i, tt := range titles {
+		h.dial(tt, payer).Close()
+		h.await(peerwire.ReasonClosed, int64(i+1))
+	}
+	h.pass(0)
+	if n := h.shelf.woken.Load() - h.shelf.asleep.Load(); n > maxIdle {
+		t.Errorf("%d titles awake", n)
+	}
+	before := h.shelf.tried.Load()
+	for i := range 3 {
+		if _, err := wiretest.Dial(h.addr, gone.ih, payer); err == nil {
+			t.Error("served")
+		}
+		h.await(ReasonTitle, int64(i+1))
+	}
+	if n := h.shelf.tried.Load() - before; n != 1 {
+		t.Errorf("opened %d times", n)
+	}
+	h.pass(wakeAgain)
+	if _, err := wiretest.Dial(h.addr, gone.ih, payer); err == nil {
+		t.Error("served")
+	}
+	h.await(ReasonTitle, 4)
+	if n := h.shelf.tried.Load() - before; n != 2 {
+		t.Errorf("opened %d times in all", n)
+	}
+}
+
+// A title that was changed or removed is not sold on as it was.
+func TestDrop(t *testing.T) {
+	leaks(t)
+	tt := makeTitle(t, "free", 64<<10, 300_000)
+	h := serve(t, Options{}, tt)
+	p := h.dial(tt, payer)
+	if err := fetchAll(p, tt, 16<<10, 8); err != nil {
+		t.Fatal(err)
+	}
+	h.Drop(tt.ih)
+	h.await(ReasonChanged, 1)
+	if err := fetchAll(h.dial(tt, payer), tt, 16<<10, 8); err != nil {
+		t.Error(err)
+	}
+	if n := h.shelf.woken.Load(); n != 2 {
+		t.Errorf("woken %d times", n)
+	}
+	if n := h.shelf.asleep.Load(); n != 1 {
+		t.Errorf("%d titles put to sleep", n)
+	}
+	h.Drop([20]byte{1})
 }
 
 func TestUploadRate(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,9 @@ const (
 	ReasonFull           peerwire.Reason = "too many connections"
 	ReasonFullAddress    peerwire.Reason = "too many connections from one address"
 	ReasonFullHandshakes peerwire.Reason = "too many handshakes at once"
+	ReasonMadeWay        peerwire.Reason = "made way for another"
 	ReasonTitle          peerwire.Reason = "title cannot be opened"
+	ReasonChanged        peerwire.Reason = "title was changed or removed"
 )
 
 // tickEvery is how often connections are looked at; dealEvery how often the
@@ -38,6 +41,10 @@ const (
 	tickEvery = time.Second
 	dealEvery = 100 * time.Millisecond
 )
+
+// idlerAfter is how long a peer that does not pay, and is not served for
+// nothing, is sure of its place.
+const idlerAfter = 30 * time.Second
 
 // Stats is what a server has done since it was made.
 type Stats struct {
@@ -72,9 +79,18 @@ type Server struct {
 	titles     map[[20]byte]*title
 	asleep     map[[20]byte]int64 // bytes sent of titles that sleep again
 	addresses  map[netip.Addr]int // connections of each address, handshakes included
-	handshakes int
-	conns      int // handshakes included
+	handshakes []*arrival         // oldest first
+	conns      int                // handshakes included
 	reasons    map[peerwire.Reason]int64
+
+	waking chan struct{} // holds a token for each title that is being loaded
+}
+
+// arrival is a connection in its handshake.
+type arrival struct {
+	nc      net.Conn
+	address netip.Addr
+	madeWay bool // of Server.mu: closed, because others came
 }
 
 // New returns a server; Serve starts it.
@@ -94,9 +110,10 @@ func New(opt Options) *Server {
 		asleep:    make(map[[20]byte]int64),
 		addresses: make(map[netip.Addr]int),
 		reasons:   make(map[peerwire.Reason]int64),
+		waking:    make(chan struct{}, maxWaking),
 	}
 	if opt.UploadRate > 0 {
-		s.limit = &limiter{rate: opt.UploadRate, clock: opt.Clock}
+		s.limit = newLimiter(opt.UploadRate, opt.Clock)
 	}
 	return s
 }
@@ -146,15 +163,15 @@ func (s *Server) acceptLoop(ctx context.Context, l net.Listener, running *sync.W
 			continue
 		}
 		delay = 0
-		address := addressOf(nc)
-		if r, ok := s.admit(address); !ok {
+		a := &arrival{nc: nc, address: addressOf(nc)}
+		if r, ok := s.admit(a); !ok {
 			nc.Close()
 			s.countEnd(r)
 			continue
 		}
 		running.Go(func() {
-			defer s.leave(address)
-			s.serve(ctx, nc)
+			defer s.leave(a.address)
+			s.serve(ctx, a)
 		})
 	}
 }
@@ -174,21 +191,63 @@ func addressOf(nc net.Conn) netip.Addr {
 	return a
 }
 
-func (s *Server) admit(a netip.Addr) (peerwire.Reason, bool) {
+// admit takes a connection in, and says why where it does not. Those that came
+// and did nothing make way: otherwise two addresses could hold all places for
+// handshakes, and a few more all places.
+func (s *Server) admit(a *arrival) (r peerwire.Reason, ok bool) {
+	var slowest *arrival
+	var idler *peer
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.conns >= s.opt.MaxConns:
-		return ReasonFull, false
-	case s.addresses[a] >= s.opt.MaxPerAddress:
+	defer func() {
+		s.mu.Unlock()
+		if slowest != nil {
+			slowest.nc.Close()
+		}
+		if idler != nil {
+			idler.conn.End(ReasonMadeWay, nil)
+		}
+	}()
+	if s.addresses[a.address] >= s.opt.MaxPerAddress {
 		return ReasonFullAddress, false
-	case s.handshakes >= s.opt.MaxHandshakes:
-		return ReasonFullHandshakes, false
+	}
+	if s.conns >= s.opt.MaxConns {
+		if idler = s.idler(); idler == nil {
+			return ReasonFull, false
+		}
+		idler.madeWay = true
+	}
+	if len(s.handshakes) >= s.opt.MaxHandshakes {
+		slowest = s.handshakes[0]
+		slowest.madeWay = true
+		s.handshakes = slices.Delete(s.handshakes, 0, 1)
 	}
 	s.conns++
-	s.handshakes++
-	s.addresses[a]++
+	s.handshakes = append(s.handshakes, a)
+	s.addresses[a.address]++
 	return "", true
+}
+
+// idler finds the peer that has for longest neither paid nor been served. s.mu
+// is held.
+func (s *Server) idler() *peer {
+	var found *peer
+	now := s.opt.Clock()
+	for p := range s.peers {
+		if (found == nil || p.seq < found.seq) && !p.madeWay && now.Sub(p.since) >= idlerAfter && p.idles() {
+			found = p
+		}
+	}
+	return found
+}
+
+// arrived takes a off the list of handshakes, and reports whether it had to make way.
+func (s *Server) arrived(a *arrival) (madeWay bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.handshakes, a); i >= 0 {
+		s.handshakes = slices.Delete(s.handshakes, i, i+1)
+	}
+	return a.madeWay
 }
 
 func (s *Server) leave(a netip.Addr) {
@@ -201,11 +260,14 @@ func (s *Server) leave(a netip.Addr) {
 }
 
 // serve is one connection's life.
-func (s *Server) serve(ctx context.Context, nc net.Conn) {
+func (s *Server) serve(ctx context.Context, a *arrival) {
+	nc := a.nc
 	hs, err := s.host.Accept(ctx, nc, s.opt.Catalogue)
-	s.mu.Lock()
-	s.handshakes--
-	s.mu.Unlock()
+	if s.arrived(a) {
+		nc.Close()
+		s.countEnd(ReasonFullHandshakes)
+		return
+	}
 	if err != nil {
 		s.countError(nc, err)
 		return
@@ -229,9 +291,13 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	}
 	s.mu.Lock()
 	s.seq++
-	p.seq = s.seq
+	p.seq, p.since = s.seq, s.opt.Clock()
 	s.peers[p] = struct{}{}
+	dropped := t.dropped
 	s.mu.Unlock()
+	if dropped {
+		p.conn.End(ReasonChanged, nil)
+	}
 	end := p.conn.Run(ctx)
 	s.mu.Lock()
 	delete(s.peers, p)
@@ -314,7 +380,7 @@ func (s *Server) Stats() Stats {
 	defer s.mu.Unlock()
 	st := Stats{
 		Conns:      len(s.peers),
-		Handshakes: s.handshakes,
+		Handshakes: len(s.handshakes),
 		BytesSent:  s.bytesSent.Load(),
 		ByReason:   maps.Clone(s.reasons),
 		Titles:     make(map[[20]byte]TitleStats, len(s.titles)+len(s.asleep)),

@@ -79,6 +79,7 @@ func makeTitle(t testing.TB, name string, pieceLength int64, lengths ...int64) *
 type shelf struct {
 	titles map[[20]byte]*testTitle
 	files  *pieces.Handles
+	tried  atomic.Int32
 	woken  atomic.Int32
 	asleep atomic.Int32
 }
@@ -96,6 +97,7 @@ func (s *shelf) All() iter.Seq[[20]byte] {
 }
 
 func (s *shelf) Wake(_ context.Context, ih [20]byte) (*Awake, error) {
+	s.tried.Add(1)
 	t := s.titles[ih]
 	var info metainfo.Info
 	if err := bencode.Unmarshal(t.info, &info); err != nil {
