@@ -119,7 +119,10 @@ func Open(ctx context.Context, dbPath, torrentsDir string, clock func() time.Tim
 	if err := os.MkdirAll(torrents, 0o755); err != nil {
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	}
-	d, err := db.Open(ctx, dbPath, db.Options{Migrations: migrations(), Durable: true})
+	// Titles come one by one from the owner, and each brings a file that is
+	// flushed by itself: waiting for others to share a flush would only make
+	// adding a thousand of them take minutes.
+	d, err := db.Open(ctx, dbPath, db.Options{Migrations: migrations(), Durable: true, Interval: time.Millisecond})
 	if err != nil {
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	}
