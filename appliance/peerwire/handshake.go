@@ -3,6 +3,7 @@ package peerwire
 import (
 	"context"
 	"errors"
+	"expvar"
 	"io"
 	"iter"
 	"net"
@@ -180,6 +181,7 @@ func (hs *Handshake) deobfuscate(ctx context.Context, first []byte, hashes Hashe
 			}
 		}
 	}, selectMethod)
+	forgetOffers()
 	if errors.Is(err, mse.ErrNoSecretKeyMatch) {
 		return nil, &Ended{ReasonUnknownTitle, err}
 	}
@@ -192,6 +194,14 @@ func (hs *Handshake) deobfuscate(ctx context.Context, first []byte, hashes Hashe
 		hs.out, hs.Encrypted = out, true
 	}
 	return key, nil
+}
+
+// forgetOffers empties the library's statistics of the methods that peers offer:
+// they have a place for each of 2³² numbers that a peer can say.
+func forgetOffers() {
+	if offers, ok := expvar.Get("mseCryptoProvides").(*expvar.Map); ok {
+		offers.Init()
+	}
 }
 
 // selectMethod takes the cheaper method of those that the peer offers: after an

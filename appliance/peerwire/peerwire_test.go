@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"expvar"
 	"io"
 	"iter"
 	"net"
@@ -418,6 +419,19 @@ func TestLaterExtendedHandshakes(t *testing.T) {
 	}
 	if err := r.Send([]byte("x")); err != ErrUnsupported {
 		t.Errorf("taken back: %v", err)
+	}
+}
+
+// The library counts the methods that peers offer by a number that they choose,
+// and never forgets one.
+func TestOfferedMethodsAreForgotten(t *testing.T) {
+	for i := range uint32(20) {
+		start(t, wiretest.Options{Fast: true, Crypto: mse.CryptoMethodRC4 | mse.CryptoMethod(i+1)<<8}, testPiece, nil)
+	}
+	n := 0
+	expvar.Get("mseCryptoProvides").(*expvar.Map).Do(func(expvar.KeyValue) { n++ })
+	if n > 1 {
+		t.Errorf("%d kept", n)
 	}
 }
 
