@@ -39,6 +39,7 @@ import (
 	"github.com/bitcdn/bitcdn/systemd"
 	"github.com/bitcdn/bitcdn/webui"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Options are what a box gets from its program.
@@ -319,13 +320,22 @@ func (b *Box) listen(ctx context.Context) (l listeners, err error) {
 	if err = os.Remove(l.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return l, fmt.Errorf("control socket: %w", err)
 	}
-	if l.control, err = config.Listen(ctx, "unix", l.path); err != nil {
+	if l.control, err = listenPrivate(ctx, l.path); err != nil {
 		return l, fmt.Errorf("control socket: %w", err)
 	}
 	if err = os.Chmod(l.path, 0o600); err != nil {
 		return l, fmt.Errorf("control socket: %w", err)
 	}
 	return l, nil
+}
+
+// listenPrivate listens on a socket that at no moment anybody else can open: a
+// change of its mode afterwards would come too late for who connects in between.
+func listenPrivate(ctx context.Context, path string) (net.Listener, error) {
+	mask := unix.Umask(0o077)
+	defer unix.Umask(mask)
+	var config net.ListenConfig
+	return config.Listen(ctx, "unix", path)
 }
 
 func serveHTTP(ctx context.Context, server *http.Server, l net.Listener) error {

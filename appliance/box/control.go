@@ -97,6 +97,7 @@ func (b *Box) control() http.Handler {
 		}
 		err = b.catalogue.Remove(ctx, ih)
 		b.dropTitle(ih)
+		b.server.Drop(ih)
 		return Empty{}, err
 	})
 	handle(mux, "/price", func(ctx context.Context, r PriceRequest) (Empty, error) {
@@ -104,7 +105,9 @@ func (b *Box) control() http.Handler {
 		if err != nil {
 			return Empty{}, err
 		}
-		return Empty{}, b.catalogue.SetPrice(ctx, ih, r.Price)
+		err = b.catalogue.SetPrice(ctx, ih, r.Price)
+		b.server.Drop(ih) // buyers come again and see the new price
+		return Empty{}, err
 	})
 	handle(mux, "/close", b.controlClose)
 	handle(mux, "/sweep", func(ctx context.Context, r SweepRequest) (SweepResponse, error) {
@@ -136,6 +139,7 @@ func (b *Box) controlAdd(ctx context.Context, r AddRequest) (AddResponse, error)
 	if err != nil {
 		return AddResponse{}, err
 	}
+	b.server.Drop(title.InfoHash) // it may have been there, in another place or at another price
 	b.announceTitle(title.InfoHash, torrent.Trackers)
 	return AddResponse{InfoHash: hex.EncodeToString(title.InfoHash[:]), Name: title.DisplayName(), Length: title.Length,
 		Price: b.titles.priceOf(title), Magnet: torrent.Magnet()}, nil
