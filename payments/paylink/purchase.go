@@ -452,10 +452,17 @@ func (p *purchase) askAgain() error {
 	return nil
 }
 
-// exposure lets two pieces be paid for before they are verified: with several
-// seeders none may hold a whole piece within its credit.
-func (p *purchase) exposure() int64 {
-	return min(2*p.title.PieceLength+channel.MinCredit, channel.MaxCredit)
+func (p *purchase) exposure() int64 { return Exposure(p.title.PieceLength) }
+
+// Exposure is how many bytes of pieces of this length are paid for to one
+// seeder before they are verified: two pieces and the least credit. With
+// several seeders none may hold a whole piece within its credit, and all of
+// them may have come to its end with pieces that lack what another one was
+// asked for. What a seeder is asked for at one time lies in two pieces; so what
+// is not verified of n seeders is at most 2n pieces, and never all their
+// exposure.
+func Exposure(pieceLength int64) int64 {
+	return min(2*pieceLength+channel.MinCredit, channel.MaxCredit)
 }
 
 // tie makes the connection's counts continue the channel's.
@@ -581,8 +588,8 @@ func (p *purchase) capacity(feeRate money.FeeRate) (money.Satoshis, error) {
 // pay tells the machine what has come, under the budget's lock, so that no two
 // purchases spend the same satoshi.
 func (p *purchase) pay(ctx context.Context) error {
-	if p.payer == nil {
-		return nil
+	if p.payer == nil || p.resuming {
+		return nil // the seeder may hold a newer commitment than we do
 	}
 	if p.ending.Load() {
 		p.flushed = true
