@@ -531,3 +531,51 @@ type nobody struct{}
 func (nobody) Message([]byte)        {}
 func (nobody) Received(int64, int64) {}
 func (nobody) Close()                {}
+
+// Most peers take no offer. Were each of them to cost a key, a wallet restored
+// from its words would not find the coins behind the gap.
+func TestOffersThatComeToNothingCostNoKeys(t *testing.T) {
+	m := newMarket(t, 5_000, 0)
+	payee := func() [33]byte {
+		terms := make(chan [33]byte, 1)
+		l := &link{m: m, ready: make(chan struct{})}
+		l.changed = sync.NewCond(&l.mu)
+		l.purchase = listener{terms}
+		sale := m.seller.Open(sellerEnd{l}, m.title)
+		l.sale = sale
+		close(l.ready)
+		key := <-terms
+		sale.Close()
+		paylink.WaitEnded(sale)
+		return key
+	}
+	first := payee()
+	for range 20 {
+		if key := payee(); key != first {
+			t.Fatal("an offer that came to nothing used up its key")
+		}
+	}
+	b := m.buyer(6_000, paylink.NewBudget(100_000, 0), nil)
+	l := m.connect(b)
+	l.transfer(1<<20, nil)
+	if err := b.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.close()
+	if key := payee(); key == first {
+		t.Error("the key of a channel was offered again")
+	}
+}
+
+// listener is a purchase that hands on the key of the first terms.
+type listener struct{ terms chan [33]byte }
+
+func (l listener) Message(b []byte) {
+	if m, err := wire.Decode(b); err == nil {
+		if terms, ok := m.(*wire.Terms); ok {
+			l.terms <- terms.Payee
+		}
+	}
+}
+func (listener) Received(int64, int64) {}
+func (listener) Close()                {}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/money"
-	"github.com/bitcdn/bitcdn/payments/wallet"
 	"github.com/bitcdn/bitcdn/payments/wire"
 )
 
@@ -100,6 +100,7 @@ type sale struct {
 	counted  int64     // of sent, what the channel knows
 	offset   int64     // channel's total minus connection's total
 	offers   int       // that were sent
+	unsigned []uint32  // key indexes of offers that have come to nothing so far
 	refused  int       // fundings
 }
 
@@ -210,7 +211,7 @@ func (s *sale) run(ctx context.Context) {
 	}
 }
 
-// offer sends terms with a key that was never used before.
+// offer sends terms with a key that never signed anything.
 func (s *sale) offer(ctx context.Context) error {
 	cfg := &s.seller.cfg
 	if s.offers == maxOffers {
@@ -233,10 +234,11 @@ func (s *sale) offer(ctx context.Context) error {
 		}
 		s.seller.feeRate.CompareAndSwap(0, int64(feeRate))
 	}
-	index, err := cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
+	index, err := s.seller.takeIndex(ctx)
 	if err != nil {
 		return fmt.Errorf("new channel key: %w", err)
 	}
+	s.unsigned = append(s.unsigned, index)
 	key, payout, err := channelKeys(cfg.Wallet, index)
 	if err != nil {
 		return err
@@ -355,6 +357,10 @@ func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error 
 		return nil
 	}
 	err := s.payee.step(ctx, ev)
+	if err != nil || s.payee.state.Phase != channel.Offered {
+		used := s.payee.keyIndex
+		s.unsigned = slices.DeleteFunc(s.unsigned, func(index uint32) bool { return index == used })
+	}
 	if s.payee.state.Phase == channel.Offered {
 		s.seller.release(id, s)
 	} else {
@@ -444,6 +450,7 @@ func (s *sale) count(ctx context.Context) {
 
 // detach ends the sale: the channel stays in the ledger with what was served.
 func (s *sale) detach(ctx context.Context) {
+	s.seller.giveBack(s.unsigned)
 	if !s.attached {
 		return
 	}

@@ -80,6 +80,32 @@ type Seller struct {
 	mu      sync.Mutex
 	live    map[wire.ChannelID]*sale
 	watched watchlist
+	spare   []uint32 // key indexes that were offered and never signed with
+}
+
+// maxSpare is how many key indexes are kept for the next offers. Most peers
+// take no offer, and an index each would leave gaps that a wallet restored from
+// its words does not look across.
+const maxSpare = 1024
+
+// takeIndex is a key index that no signature was made with.
+func (s *Seller) takeIndex(ctx context.Context) (uint32, error) {
+	s.mu.Lock()
+	if n := len(s.spare); n > 0 {
+		index := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		s.mu.Unlock()
+		return index, nil
+	}
+	s.mu.Unlock()
+	return s.cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
+}
+
+// giveBack returns indexes whose offers came to nothing.
+func (s *Seller) giveBack(unsigned []uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spare = append(s.spare, unsigned[:min(len(unsigned), max(maxSpare-len(s.spare), 0))]...)
 }
 
 // NewSeller makes a Seller. Run has to be called for its watching.
