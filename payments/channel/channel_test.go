@@ -54,6 +54,14 @@ type bench struct {
 	checks    int // fundings waiting for the chain's word
 	fails     []error
 	spendable money.Satoshis
+
+	// Of the model only.
+	live       bool           // the payer has heard that the channel goes on
+	unverified int64          // bytes on this connection
+	former     []wire.Message // of all connections
+	snapshots  [][]byte       // of the payer
+	losses     int            // of the payer's newest state
+	closable   uint64         // the newest commitment that was tried as a close
 }
 
 func newBench(t rapid.TB, capacity money.Satoshis, tm wire.Terms, spendable money.Satoshis) *bench {
@@ -133,6 +141,7 @@ func (b *bench) runPayer(effects []channel.Effect) {
 				b.t.Fatal(err)
 			}
 			b.payerDisk = snap
+			b.snapshots = append(b.snapshots, snap)
 			if e.Tx != nil {
 				b.broadcast[e.Purpose] = e.Tx
 			}
@@ -168,6 +177,7 @@ func (b *bench) relayOne() {
 	case len(b.toPayee) > 0:
 		m := b.toPayee[0]
 		b.toPayee = b.toPayee[1:]
+		b.former = append(b.former, m)
 		b.payeeStep(channel.Got{Msg: m, Nonce: b.nonce})
 	case b.checks > 0:
 		b.checks--
@@ -175,6 +185,11 @@ func (b *bench) relayOne() {
 	case len(b.toPayer) > 0:
 		m := b.toPayer[0]
 		b.toPayer = b.toPayer[1:]
+		b.former = append(b.former, m)
+		switch m.(type) {
+		case *wire.Ready, *wire.Resumed:
+			b.live = true
+		}
 		b.payerStep(channel.Got{Msg: m})
 	}
 }
@@ -198,7 +213,7 @@ func (b *bench) flush() {
 }
 
 func (b *bench) disconnect() {
-	b.connected = false
+	b.connected, b.live, b.unverified = false, false, 0
 	b.toPayee, b.toPayer, b.checks = nil, nil, 0
 }
 
@@ -507,80 +522,5 @@ func TestTermsThatAPayerRefuses(t *testing.T) {
 	}
 	if err := channel.CheckTerms(&good, [20]byte{8}, limits, 200, start); !errors.Is(err, channel.ErrSignature) {
 		t.Errorf("terms of another title: %v", err)
-	}
-}
-
-// Whatever is dropped, repeated or restarted, nobody loses more than the
-// limits, and the payee can always close.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		ask := money.Rate(rapid.Int64Range(0, 200_000).Draw(t, "ask"))
-		royalty := money.Rate(rapid.Int64Range(0, 20_000).Draw(t, "royalty"))
-		if ask+royalty == 0 {
-			ask = 1
-		}
-		tm := terms(nil, ask, royalty)
-		b := newBench(t, money.Satoshis(rapid.Int64Range(2_000, 100_000).Draw(t, "capacity")), tm, money.MaxSatoshis)
-		steps := rapid.IntRange(5, 60).Draw(t, "steps")
-		for range steps {
-			switch rapid.IntRange(0, 12).Draw(t, "do") {
-			case 0, 1, 2:
-				b.deliver(int64(rapid.IntRange(1, 4<<20).Draw(t, "bytes")), false)
-			case 3:
-				b.deliver(int64(rapid.IntRange(1, 1<<20).Draw(t, "lost")), true)
-			case 4, 5, 6:
-				b.relay()
-			case 7:
-				b.relayOne()
-			case 8:
-				b.reconnect()
-			case 9:
-				b.disconnect()
-				b.restartPayee()
-			case 10:
-				b.disconnect()
-				b.restartPayer()
-			case 11:
-				if len(b.toPayee) > 0 && b.connected { // the same once more
-					b.toPayee = append(b.toPayee, b.toPayee[0])
-				}
-			case 12:
-				if rapid.IntRange(0, 5).Draw(t, "close") == 0 {
-					b.payerStep(channel.CloseWanted{})
-				}
-			}
-			b.hold(t, tm)
-		}
-	})
-}
-
-// hold checks what must be true at any time.
-func (b *bench) hold(t *rapid.T, tm wire.Terms) {
-	due, creator, err := channel.Due(&tm, b.received)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A payee that restarts may have forgotten what it served since its last
-	// Store; the payer still never pays for what it did not get.
-	if b.payer.Last.Payee > due || b.payer.Last.Creator > creator {
-		t.Fatalf("paid %v and %v for %d bytes, which cost %v and %v", b.payer.Last.Payee, b.payer.Last.Creator, b.received, due, creator)
-	}
-	if b.payee.Last.Seq > b.payer.Last.Seq {
-		// Only after the payer lost its newest state, which it stores first.
-		t.Fatalf("payee holds commitment %d, payer has signed %d", b.payee.Last.Seq, b.payer.Last.Seq)
-	}
-	if b.payee.Phase == channel.Open {
-		tx, err := b.payee.CloseTx()
-		if err != nil {
-			t.Fatalf("the newest commitment cannot be broadcast: %v", err)
-		}
-		paid, err := tx.Paid()
-		if err != nil || paid > b.payee.Open.Capacity {
-			t.Fatalf("value is not conserved: %v of %v, %v", paid, b.payee.Open.Capacity, err)
-		}
-		owed := b.payee.Served - b.payee.Forgiven - channel.Covered(&tm, b.payee.Last.Payee, b.payee.Last.Creator)
-		if owed > b.payee.Credit() {
-			t.Fatalf("%d bytes owed, credit %d", owed, b.payee.Credit())
-		}
 	}
 }
