@@ -286,17 +286,21 @@ func (w *world) ledger(data string, look func(*ledger.Ledger)) {
 	}
 }
 
-// awaitSold waits until a box has been paid for so many bytes in all of its
-// open channels, while the client runs.
+// sold is how many bytes a box has been paid for.
+func (b *seller) sold() (n int64) {
+	b.w.Helper()
+	for _, t := range b.status().Titles {
+		n += t.Sold
+	}
+	return n
+}
+
+// awaitSold waits until a box has been paid for n bytes in all, while the
+// client runs.
 func (b *seller) awaitSold(client *process, n int64) {
 	b.w.Helper()
 	b.w.await(fmt.Sprintf("%d bytes sold", n), func() error {
-		var sold int64
-		for _, c := range b.status().Channels {
-			if c.State == ledger.StateOpen {
-				sold += c.Bytes
-			}
-		}
+		sold := b.sold()
 		if sold >= n {
 			return nil
 		}
