@@ -2,13 +2,19 @@ package peerwire
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/bitcdn/bitcdn/appliance/peerwire/wiretest"
+	"github.com/bitcdn/bitcdn/storage/pieces"
 )
 
 // FuzzReader looks for a stream that makes the reader keep more than its cap,
@@ -45,6 +51,122 @@ func FuzzReader(f *testing.F) {
 			t.Fatalf("uncounted: %v", err)
 		}
 	})
+}
+
+// wire is the other end of a connection as bytes: what it says, and what it was
+// told.
+type wire struct {
+	net.Conn // nil: what is not defined here is not called
+	says     *bytes.Reader
+	mu       sync.Mutex
+	told     bytes.Buffer
+}
+
+func (w *wire) Read(p []byte) (int, error) { return w.says.Read(p) }
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.told.Write(p)
+}
+func (w *wire) Close() error                { return nil }
+func (w *wire) SetDeadline(time.Time) error { return nil }
+func (w *wire) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
+
+// FuzzAccept looks for the beginning of a connection that is taken for a title
+// that it does not name, or refused in an uncounted way.
+func FuzzAccept(f *testing.F) {
+	f.Add(wiretest.Handshake(testHash, wiretest.Options{Fast: true, Extended: true}))
+	f.Add(wiretest.Handshake([20]byte{1}, wiretest.Options{}))
+	f.Add([]byte("\x13BitTorrent protocol"))
+	f.Add(bytes.Repeat([]byte{0xa5}, 700))
+	h := NewHost(Config{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		hs, err := h.Accept(context.Background(), &wire{says: bytes.NewReader(b)}, oneHash{})
+		var e *Ended
+		if err != nil && !errors.As(err, &e) {
+			t.Fatalf("uncounted: %v", err)
+		}
+		if err == nil && hs.InfoHash != testHash {
+			t.Fatalf("taken for %x", hs.InfoHash)
+		}
+	})
+}
+
+// FuzzConn looks for a conversation in which the peer is sent more than it may
+// have, bytes that are not the title's, or something that is no message; or
+// that ends in an uncounted way.
+func FuzzConn(f *testing.F) {
+	hello := wiretest.Message(20, []byte("\x00d1:md6:bc_payi7e11:ut_metadatai9eee")...)
+	f.Add(true, true, int64(5000), bytes.Join([][]byte{hello, wiretest.Message(2), wiretest.Request(0, 0, 3000), wiretest.Request(1, 5, 1000), wiretest.Request(2, 0, 2000)}, nil))
+	f.Add(true, true, int64(0), bytes.Join([][]byte{wiretest.Request(0, 0, 1), wiretest.Numbers(8, 0, 0, 1), hello, wiretest.Message(20, []byte("\x02d8:msg_typei0e5:piecei0ee")...)}, nil))
+	f.Add(false, false, int64(9000), bytes.Join([][]byte{wiretest.Request(0, 0, 4096), wiretest.Request(0, 0, 4096), wiretest.Numbers(8, 0, 0, 4096)}, nil))
+	const length, pieceLength = 10_000, 4096
+	data := make([]byte, length)
+	for i := range data {
+		data[i] = byte(i * i >> 3)
+	}
+	f.Fuzz(func(t *testing.T, fast, extended bool, allowed int64, b []byte) {
+		w := &wire{says: bytes.NewReader(b)}
+		hs := &Handshake{nc: w, src: w, Fast: fast, Extended: extended}
+		title := Title{Length: length, PieceLength: pieceLength, Info: data[:100], Source: inMemory(data), Pay: true}
+		c := NewHost(Config{}).Conn(hs, title, silent{}, time.Now())
+		c.SetAllowed(allowed)
+		end := c.Run(context.Background())
+		if end == nil || end.Reason == "" {
+			t.Fatal("ended without a reason")
+		}
+		told := w.told.Bytes()
+		if len(told) < handshakeSize {
+			return
+		}
+		var sent int64
+		for told = told[handshakeSize:]; len(told) >= 4; {
+			n := int64(binary.BigEndian.Uint32(told))
+			if n > MaxBlock+9 {
+				t.Fatalf("message of %d bytes", n)
+			}
+			if int64(len(told)) < 4+n {
+				return // cut off by the end
+			}
+			m := told[4 : 4+n]
+			told = told[4+n:]
+			if n < 9 || m[0] != byte(kindPiece) {
+				continue
+			}
+			off := int64(binary.BigEndian.Uint32(m[1:]))*pieceLength + int64(binary.BigEndian.Uint32(m[5:]))
+			if sent += n - 9; sent > allowed {
+				t.Fatalf("%d bytes sent, %d allowed", sent, allowed)
+			}
+			if !bytes.Equal(m[9:], data[off:off+n-9]) {
+				t.Fatalf("other bytes at %d", off)
+			}
+		}
+		if sent < c.Sent() {
+			t.Fatalf("counted %d bytes, sent %d", c.Sent(), sent)
+		}
+	})
+}
+
+type silent struct{}
+
+func (silent) Extended(Extended)     {}
+func (silent) Interested(bool)       {}
+func (silent) Pay([]byte)            {}
+func (silent) Sent(int64)            {}
+func (silent) Unservable(int, error) {}
+
+// inMemory is a Source.
+type inMemory []byte
+
+func (m inMemory) Check(context.Context, int) error { return nil }
+func (m inMemory) Ready(int) bool                   { return true }
+func (m inMemory) Forget(int)                       {}
+func (m inMemory) Release([]pieces.Section)         {}
+func (m inMemory) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(m).ReadAt(p, off)
+}
+func (m inMemory) Sections(dst []pieces.Section, _, _ int64) ([]pieces.Section, error) {
+	return dst, pieces.ErrSections
 }
 
 // FuzzExtended looks for an extended handshake that is taken with impossible
