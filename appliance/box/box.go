@@ -168,7 +168,8 @@ func OpenWallet(ctx context.Context, dir string, network bsv.Network, l *ledger.
 			return nil, fmt.Errorf("make a wallet: %w", err)
 		}
 		if err := show(words); err != nil {
-			return nil, fmt.Errorf("show the recovery words: %w", err)
+			// Nothing was paid to it yet; kept, it would be opened the next time.
+			return nil, errors.Join(fmt.Errorf("show the recovery words: %w", err), os.Remove(filepath.Join(dir, wallet.FileName)))
 		}
 		w, err = wallet.Open(ctx, dir, l, c, opt)
 		if err != nil {
