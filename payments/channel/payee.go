@@ -83,7 +83,20 @@ func (s Payee) Allowed() int64 {
 	if !s.Confirmed {
 		allowed = min(allowed, s.unconfirmedBytes())
 	}
+	// What is delivered beyond the capacity nobody could pay.
+	if most := s.capacityBytes(); most < math.MaxInt64-s.Forgiven {
+		allowed = min(allowed, most+s.Forgiven)
+	}
 	return allowed
+}
+
+// capacityBytes is how many bytes the channel can pay for.
+func (s Payee) capacityBytes() int64 {
+	c, err := s.Template()
+	if err != nil {
+		return 0
+	}
+	return affordable(&s.Terms, c.MaxSpend())
 }
 
 // unconfirmedBytes is how much is delivered at the most before the funding is

@@ -347,28 +347,34 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	if s.Phase != Open {
 		return s, nil
 	}
+	full, err := s.full()
+	if err != nil {
+		return s, []Effect{Fail{err}}
+	}
 	target := s.Payable
 	if !ev.Flush {
 		owed := s.Wire - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
-		if owed < s.Credit/2 {
+		if owed < s.Credit/2 && !full {
 			return s, nil
 		}
-		if owed >= s.Credit*3/4 {
+		if owed >= s.Credit*3/4 || full {
 			target = max(target, min(s.Wire, target+s.Forgone+s.Exposure))
 		}
 	}
+	var effects []Effect
+	if full && max(target, s.Last.Bytes) >= s.Wire {
+		effects = append(effects, UsedUp{})
+	}
 	if target <= s.Last.Bytes {
-		return s, nil
+		return s, effects
 	}
 	c, err := s.Template()
 	if err != nil {
 		return s, []Effect{Fail{err}}
 	}
-	var effects []Effect
 	capacity := c.MaxSpend()
-	affordable := s.affordable(min(capacity, ev.Limit))
-	if target > affordable {
-		target = affordable
+	if most := affordable(&s.Terms, min(capacity, ev.Limit)); target > most {
+		target, effects = most, nil
 		if ev.Limit < capacity {
 			effects = append(effects, OverLimit{})
 		} else {
@@ -384,7 +390,7 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	}
 	// A state from another program may have paid more than was due.
 	payee, creator = max(payee, s.Last.Payee), max(creator, s.Last.Creator)
-	if !ev.Flush && payee == s.Last.Payee && creator == s.Last.Creator {
+	if !ev.Flush && !full && payee == s.Last.Payee && creator == s.Last.Creator {
 		return s, effects
 	}
 	pay, err := s.commit(s.Last.Seq+1, target, payee, creator)
@@ -395,14 +401,31 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	return s, append([]Effect{Store{}, Send{&pay}}, effects...)
 }
 
+// maxBlock is the longest block that a peer asks for, in bytes.
+const maxBlock = 128 << 10
+
+// full says whether the seeder, which delivers no more than the channel can pay
+// for, may have stopped for that. What is left is less than a block.
+func (s Payer) full() (bool, error) {
+	price := s.Terms.Ask + s.Terms.Royalty
+	if s.Wire < price.Bytes(s.Open.Capacity/2) { // far from it, and cheap to say
+		return false, nil
+	}
+	c, err := s.Template()
+	if err != nil {
+		return false, err
+	}
+	return s.Wire > affordable(&s.Terms, c.MaxSpend())-maxBlock, nil
+}
+
 // affordable is the largest number of bytes whose two parts together cost at
 // most limit. Each part is rounded up, so the sum of the rates may promise one
 // satoshi too much.
-func (s Payer) affordable(limit money.Satoshis) int64 {
-	price := s.Terms.Ask + s.Terms.Royalty
+func affordable(t *wire.Terms, limit money.Satoshis) int64 {
+	price := t.Ask + t.Royalty
 	for try := limit; try >= 0; try-- {
 		n := price.Bytes(try)
-		payee, creator, err := Due(&s.Terms, n)
+		payee, creator, err := Due(t, n)
 		if err == nil && payee+creator <= limit {
 			return n
 		}

@@ -115,13 +115,14 @@ type market struct {
 	box    *node
 	client *node
 	title  paylink.Title
+	offer  paylink.Offer
 	seller *paylink.Seller
 	stop   func()
 }
 
 func newMarket(t *testing.T, ask, royalty money.Rate) *market {
 	clk := &clock{now: time.Unix(1_800_000_000, 0)}
-	m := &market{t: t, clock: clk, chain: memory.New(clk.Now)}
+	m := &market{t: t, clock: clk, chain: memory.New(clk.Now), offer: paylink.DefaultOffer()}
 	m.chain.MineTo(200)
 	m.box = openNode(t, t.TempDir(), m.chain, clk)
 	m.client = openNode(t, t.TempDir(), m.chain, clk)
@@ -418,6 +419,39 @@ func TestNothingAboveThePriceOrTheBudget(t *testing.T) {
 			t.Error("everything came although the budget did not pay for it")
 		}
 	})
+}
+
+// A channel that is used up gives way to another one, and every byte is paid
+// for in one of them.
+func TestUsedUpChannelsGiveWay(t *testing.T) {
+	m := newMarket(t, 60_000, 2_000)
+	m.stop()
+	m.offer.MaxCapacity = m.offer.MinCapacity // of the title's 3,875 sat
+	m.startSeller()
+	b := m.buyer(70_000, paylink.NewBudget(100_000, 0), func(text string) {
+		if strings.HasPrefix(text, "channel open") {
+			m.chain.Mine(1)
+		}
+	})
+	l := m.connect(b)
+	if moved := l.transfer(m.title.Length, nil); moved != m.title.Length {
+		t.Fatalf("moved %d bytes: %v", moved, l.failed)
+	}
+	if err := b.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.close()
+	receipts, err := paylink.Receipts(t.Context(), m.client.ledger, m.title.InfoHash)
+	if err != nil || len(receipts) < 2 {
+		t.Fatalf("receipts: %+v, %v", receipts, err)
+	}
+	var billed int64
+	for _, r := range receipts {
+		billed += r.Bytes
+	}
+	if billed != m.title.Length {
+		t.Errorf("%d of %d bytes were paid for, in %d channels", billed, m.title.Length, len(receipts))
+	}
 }
 
 func TestTheWatcherClosesWithoutAConnection(t *testing.T) {
