@@ -317,6 +317,9 @@ func (b *Box) listen(ctx context.Context) (l listeners, err error) {
 		}
 	}
 	l.path = filepath.Join(b.opt.DataDir, controlSocket)
+	if len(l.path) > maxSocketPath {
+		return l, fmt.Errorf("%w: the data folder's path has %d characters too many for the control socket in it", ErrSettings, len(l.path)-maxSocketPath)
+	}
 	// The lock says that no other box uses the socket that may still be there.
 	if err = os.Remove(l.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return l, fmt.Errorf("control socket: %w", err)
@@ -329,6 +332,9 @@ func (b *Box) listen(ctx context.Context) (l listeners, err error) {
 	}
 	return l, nil
 }
+
+// maxSocketPath is what Linux takes (unix(7)), without the byte that ends it.
+const maxSocketPath = 107
 
 // listenPrivate listens on a socket that at no moment anybody else can open: a
 // change of its mode afterwards would come too late for who connects in between.

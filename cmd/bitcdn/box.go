@@ -81,7 +81,7 @@ func (b *boxCommand) add(ctx context.Context, torrentFile, folder string) error 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.io.out, "%s  %s, %v  %s\n%s\n", title.InfoHash, size(title.Length), title.Price, title.Name, title.Magnet)
+	fmt.Fprintf(b.io.out, "%s  %s, %v  %s\n%s\n", title.InfoHash, size(title.Length), title.Price, printable(title.Name), title.Magnet)
 	return nil
 }
 

@@ -353,7 +353,7 @@ func printReceipt(w io.Writer, r receiptFile) {
 		state = "not complete"
 	}
 	if r.Path != "" {
-		fmt.Fprintf(w, "%s, %s, %s: %s\n", printable(r.Name), size(r.Length), state, r.Path)
+		fmt.Fprintf(w, "%s, %s, %s: %s\n", printable(r.Name), size(r.Length), state, printable(r.Path))
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, p := range r.Peers {
