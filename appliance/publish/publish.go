@@ -28,8 +28,8 @@ import (
 	"github.com/bitcdn/bitcdn/storage/pieces"
 )
 
-// Piece lengths in bytes. What is asked for lies between the two and is a
-// multiple of the smaller one, which is what peers request at a time.
+// Piece lengths in bytes. What is asked for lies between the two; multiples of
+// the smaller one, which is what peers request at a time, are the best.
 const (
 	MinPieceLength = 16 << 10
 	MaxPieceLength = 16 << 20
@@ -125,8 +125,8 @@ func (opt *Options) check() error {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", ErrOptions, fmt.Errorf(format, args...))
 	}
-	if n := opt.PieceLength; n != 0 && (n < MinPieceLength || n > MaxPieceLength || n%MinPieceLength != 0) {
-		return refuse("piece length %d: want a multiple of %d, at most %d", n, MinPieceLength, MaxPieceLength)
+	if n := opt.PieceLength; n != 0 && (n < MinPieceLength || n > MaxPieceLength) {
+		return refuse("piece length %d: want %d to %d", n, MinPieceLength, MaxPieceLength)
 	}
 	for _, u := range opt.Trackers {
 		if !isURL(u, "http", "https", "udp") {

@@ -124,7 +124,7 @@ func served(conns []*relayed, encrypted bool, length int64) error {
 func (r *rig) testChoked(t *testing.T, path string) {
 	// So slow that those who wait do so for some seconds.
 	s := r.startBox(t, func(s *box.Settings) { s.Upload.Rate = 3 << 20 })
-	title := publishTitle(t, path, 5<<14, royalty)
+	title := publishTitle(t, path, 100_000, royalty)
 	s.sell(t, title, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
