@@ -172,7 +172,7 @@ func (b *blocks) survey() error {
 				open.Close()
 			}
 			opened = file
-			if open, err = root.Open(b.name(file)); err != nil {
+			if open, err = root.OpenFile(b.name(file), os.O_RDONLY|pieces.LargeFile, 0); err != nil {
 				open = nil
 			}
 		}
@@ -344,7 +344,7 @@ func (b *blocks) trim() error {
 		if f.size == want {
 			continue
 		}
-		file, err := root.OpenFile(b.name(i), os.O_WRONLY, 0)
+		file, err := root.OpenFile(b.name(i), os.O_WRONLY|pieces.LargeFile, 0)
 		if err != nil {
 			return fmt.Errorf("cut file: %w", err)
 		}

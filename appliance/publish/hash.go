@@ -122,7 +122,7 @@ func (r *reader) next() error {
 	}
 	f := &r.files[0]
 	// Not to hang should a pipe have taken the file's place.
-	opened, err := r.src.OpenFile(f.open, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	opened, err := r.src.OpenFile(f.open, os.O_RDONLY|syscall.O_NONBLOCK|pieces.LargeFile, 0)
 	if err != nil {
 		return fmt.Errorf("read %q: %w", f.open, err)
 	}

@@ -434,3 +434,41 @@ func FuzzLayout(f *testing.F) {
 		}
 	})
 }
+
+// On 32-bit machines a file above 2 GiB opens only when one says that one is
+// ready for it. The file is sparse: it takes no room on the disk.
+func TestFilesAbove4GiB(t *testing.T) {
+	const size = 5 << 30
+	root := t.TempDir()
+	l := Layout{Name: "large", PieceLength: 16 << 20, Single: true, Files: []File{{Length: size}},
+		Hashes: make([]byte, size/(16<<20)*HashSize)}
+	if err := os.Truncate(emptyFile(t, filepath.Join(root, "large")), size); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(root, l, Options{Write: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	want := []byte("far out")
+	if _, err := s.WriteAt(want, size-100); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := s.ReadAt(got, size-100); err != nil || string(got) != string(want) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	sections, err := s.Sections(nil, size-100, 10)
+	if err != nil || len(sections) != 1 || sections[0].Off != size-100 {
+		t.Fatalf("%+v, %v", sections, err)
+	}
+	s.Release(sections)
+}
+
+func emptyFile(t *testing.T, path string) string {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

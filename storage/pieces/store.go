@@ -152,9 +152,9 @@ func (s *Store) createEmpty() error {
 func (s *Store) openFile(i int, write bool) (*os.File, error) {
 	name := s.path(i)
 	// O_NONBLOCK: a named pipe in a title's folder must not hold up the opener.
-	flags := os.O_RDONLY | syscall.O_NONBLOCK
+	flags := os.O_RDONLY | syscall.O_NONBLOCK | LargeFile
 	if write {
-		flags = os.O_RDWR | os.O_CREATE | syscall.O_NONBLOCK
+		flags = os.O_RDWR | os.O_CREATE | syscall.O_NONBLOCK | LargeFile
 	}
 	f, err := s.root.OpenFile(name, flags, 0o644)
 	if write && errors.Is(err, fs.ErrNotExist) {
