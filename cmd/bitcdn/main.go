@@ -76,6 +76,8 @@ func hintFor(err error) string {
 		return "run the same command with a larger --budget; what is here already is kept"
 	case errors.Is(err, errInterrupted):
 		return "run the same command again to go on where it stopped"
+	case errors.Is(err, errOtherTorrent):
+		return "name a new file with --output, or replace it with --force"
 	case errors.Is(err, bsv.ErrFunds):
 		return "pay some satoshis to the address that \"bitcdn wallet address\" prints"
 	case errors.Is(err, bsv.ErrAddressNetwork):

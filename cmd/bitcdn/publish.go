@@ -1,16 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/bitcdn/bitcdn/appliance/publish"
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/wallet"
+	"github.com/bitcdn/bitcdn/storage/durable"
 )
 
 func runPublish(ctx context.Context, args []string, io stdio) error {
@@ -25,14 +28,15 @@ of every sale. Prints the magnet link.`)
 	private := flags.Bool("private", false, "peers come from the trackers only (BEP 27)")
 	plain := flags.Bool("no-manifest", false, "make an ordinary torrent without terms")
 	output := flags.StringP("output", "o", "", "torrent `file` to write; NAME.torrent where it is not given")
+	force := flags.Bool("force", false, "replace a torrent file that says something else")
 	quiet := flags.BoolP("quiet", "q", false, "print the magnet link only")
 	purseOptions := addPurseFlags(flags)
 	if done, err := parse(flags, args, 1, 1); done || err != nil {
 		return err
 	}
-	network, err := bsv.ParseNetwork(*purseOptions.network)
+	network, err := purseOptions.parseNetwork()
 	if err != nil {
-		return fmt.Errorf("%w: --network: %w", errUsage, err)
+		return err
 	}
 	options := publish.Options{Path: flags.Arg(0), PieceLength: *pieceLength, Trackers: *trackers, Peers: *peers, Private: *private}
 	if !*plain {
@@ -68,7 +72,7 @@ of every sale. Prints the magnet link.`)
 	if path == "" {
 		path = filepath.Base(filepath.Clean(result.Torrent.Layout.Name)) + ".torrent"
 	}
-	if err := os.WriteFile(path, result.Bytes, 0o644); err != nil {
+	if err := writeTorrent(path, result.Bytes, *force); err != nil {
 		return err
 	}
 	if !*quiet {
@@ -86,6 +90,25 @@ of every sale. Prints the magnet link.`)
 	fmt.Fprintln(io.out, result.Magnet)
 	return nil
 }
+
+// writeTorrent writes the torrent file, but not over another one: people may
+// have its magnet link already.
+func writeTorrent(path string, b []byte, force bool) error {
+	info, err := os.Stat(path)
+	switch {
+	case force || errors.Is(err, fs.ErrNotExist):
+		return durable.Replace(path, b, 0o644)
+	case err != nil:
+		return err
+	case info.Size() == int64(len(b)):
+		if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, b) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", path, errOtherTorrent)
+}
+
+var errOtherTorrent = errors.New("there is another torrent file of this name")
 
 // signAs fills in the creator's key, and an address for the royalty. The key
 // needs no chain, so that one can publish without a node.

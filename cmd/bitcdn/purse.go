@@ -39,6 +39,14 @@ func addPurseFlags(flags *pflag.FlagSet) purseFlags {
 	}
 }
 
+func (f purseFlags) parseNetwork() (bsv.Network, error) {
+	network, err := bsv.ParseNetwork(*f.network)
+	if err != nil {
+		return 0, fmt.Errorf("%w: --network: %w", errUsage, err)
+	}
+	return network, nil
+}
+
 func environment(name, otherwise string) string {
 	if v := os.Getenv(name); v != "" {
 		return v
@@ -82,9 +90,9 @@ var errNoNode = fmt.Errorf("no node is named, so the chain cannot be asked: %w",
 // openPurse opens the money in a folder; a new wallet is made where there is
 // none, and its words are shown.
 func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error) {
-	network, err := bsv.ParseNetwork(*f.network)
+	network, err := f.parseNetwork()
 	if err != nil {
-		return nil, fmt.Errorf("%w: --network: %w", errUsage, err)
+		return nil, err
 	}
 	if *f.node == "" {
 		return nil, errNoNode

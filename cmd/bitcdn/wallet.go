@@ -24,8 +24,15 @@ func runWallet(ctx context.Context, args []string, io stdio) error {
 		return fmt.Errorf("%w: bitcdn wallet address, balance, or send ADDRESS AMOUNT", errUsage)
 	}
 	var amount money.Satoshis
+	var to bsv.Hash160
 	if verb == "send" {
-		var err error
+		network, err := purseOptions.parseNetwork()
+		if err != nil {
+			return err
+		}
+		if to, err = bsv.ParseAddress(flags.Arg(1), network); err != nil {
+			return fmt.Errorf("address: %w", err)
+		}
 		if amount, err = money.ParseSatoshis(flags.Arg(2)); err != nil {
 			return fmt.Errorf("%w: amount: %w", errUsage, err)
 		}
@@ -50,10 +57,6 @@ func runWallet(ctx context.Context, args []string, io stdio) error {
 		return err
 	}
 	if verb == "send" {
-		to, err := bsv.ParseAddress(flags.Arg(1), p.network)
-		if err != nil {
-			return fmt.Errorf("address: %w", err)
-		}
 		txid, err := p.wallet.Send(ctx, to, amount)
 		if err != nil {
 			return err
