@@ -190,6 +190,7 @@ func (b *Box) openSeller() (err error) {
 	c := &b.opt.Settings.Channels
 	offer, policy := paylink.DefaultOffer(), paylink.DefaultPolicy()
 	offer.MinCapacity, offer.MaxCapacity, offer.UnconfirmedLimit, offer.Credit = c.MinCapacity, c.MaxCapacity, c.UnconfirmedLimit, c.Credit
+	offer.UnconfirmedTotal = 100 * c.UnconfirmedLimit
 	policy.IdleClose = time.Duration(c.IdleClose)
 	b.outbox = wallet.NewOutbox(b.ledger, b.chain, b.opt.Clock, b.opt.Log)
 	b.outbox.Poll = time.Duration(b.opt.Settings.Chain.Poll)

@@ -82,6 +82,7 @@ type shelf struct {
 	tried  atomic.Int32
 	woken  atomic.Int32
 	asleep atomic.Int32
+	slept  chan struct{} // one more is asleep; of length 1
 }
 
 func (s *shelf) Has(ih [20]byte) bool { return s.titles[ih] != nil }
@@ -118,6 +119,10 @@ func (s *shelf) Wake(_ context.Context, ih [20]byte) (*Awake, error) {
 func (s *shelf) Sleep(_ [20]byte, a *Awake) {
 	a.Store.Close()
 	s.asleep.Add(1)
+	select {
+	case s.slept <- struct{}{}:
+	default:
+	}
 }
 
 // leaks fails the test where a goroutine outlives its cleanups.

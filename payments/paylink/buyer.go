@@ -37,6 +37,9 @@ type BuyerConfig struct {
 	// OpenPatience how long others wait for it; 10 and 3 seconds where they are
 	// zero.
 	OpenTimeout, OpenPatience time.Duration
+	// RetryAfter is how long a seeder that said that it cannot take the funding
+	// now is left alone; 10 seconds where it is zero.
+	RetryAfter time.Duration
 
 	Clock func() time.Time
 	Log   *slog.Logger
@@ -73,6 +76,7 @@ type Buyer struct {
 func NewBuyer(cfg BuyerConfig) *Buyer {
 	cfg.OpenTimeout = cmp.Or(cfg.OpenTimeout, 10*time.Second)
 	cfg.OpenPatience = cmp.Or(cfg.OpenPatience, 3*time.Second)
+	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, 10*time.Second)
 	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), live: make(map[wire.ChannelID]*purchase), wasted: make(map[[33]byte]int)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -643,4 +644,40 @@ func (m *market) newSeller(c chain.Backend) *paylink.Seller {
 		m.t.Fatal(err)
 	}
 	return s
+}
+
+// Fundings can stand on one another, and then one double spend takes all of
+// them: what is delivered before a block comes is capped over all channels.
+func TestUnconfirmedFundingsAreCappedTogether(t *testing.T) {
+	m := newMarket(t, 5_000, 0)
+	m.stop()
+	m.offer.UnconfirmedTotal = m.offer.UnconfirmedLimit // of one channel
+	m.startSeller()
+	opened, waits := make(chan struct{}, 2), make(chan struct{}, 8)
+	b := m.buyerWith(6_000, paylink.NewBudget(100_000, 0), func(text string) {
+		switch {
+		case strings.HasPrefix(text, "channel open"):
+			opened <- struct{}{}
+		case strings.Contains(text, "wait for the next block"):
+			select {
+			case waits <- struct{}{}:
+			default:
+			}
+		}
+	}, func(cfg *paylink.BuyerConfig) { cfg.RetryAfter = 10 * time.Millisecond })
+	first := m.connect(b)
+	defer first.close()
+	<-opened
+	second := m.connect(b)
+	defer second.close()
+	select {
+	case <-waits:
+	case <-opened:
+		t.Fatal("a second channel delivers on a funding that is not mined")
+	}
+	m.chain.Mine(1)
+	<-opened
+	if err := b.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }

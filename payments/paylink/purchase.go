@@ -170,10 +170,8 @@ const (
 	// maxTerms is how many offers are looked at on one connection; each is a
 	// question to the chain.
 	maxTerms = 32
-	// retryFunding is how long to wait for coins that another funding binds,
-	// retryResume how long for a seeder that said that it cannot now.
+	// retryFunding is how long to wait for coins that another funding binds.
 	retryFunding = time.Second
-	retryResume  = 10 * time.Second
 	// maxBound is what a seeder may have bound in a channel beyond what the
 	// title costs, and beyond the budget.
 	maxBound money.Satoshis = 50_000
@@ -360,7 +358,7 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 	case after == channel.Open && before.Phase != channel.Open:
 		p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
 	case after == channel.Signed && refusal != nil && refusal.Code == wire.CodeUnavailable && refusal.Channel == p.payer.state.ID():
-		p.retry = time.After(retryResume)
+		p.retry = time.After(p.buyer.cfg.RetryAfter)
 	}
 	return p.pay(ctx)
 }

@@ -24,8 +24,11 @@ type Offer struct {
 	MinCapacity, MaxCapacity money.Satoshis
 	RefundWindow             uint32 // blocks
 	CloseMargin              uint32 // blocks
-	// UnconfirmedLimit caps what is delivered before the funding is mined.
-	UnconfirmedLimit money.Satoshis
+	// UnconfirmedLimit caps what one channel delivers before its funding is
+	// mined, UnconfirmedTotal what all of them do: fundings that stand on one
+	// another are all lost with one double spend. Beyond it a channel waits
+	// until its funding is mined.
+	UnconfirmedLimit, UnconfirmedTotal money.Satoshis
 	// Credit is how many bytes a new payer may owe, as long as they are not
 	// worth more than CreditWorth; two pieces of the title in any case.
 	Credit      int64
@@ -40,7 +43,7 @@ type Offer struct {
 // channel.
 func DefaultOffer() Offer {
 	return Offer{MinCapacity: 2_000, MaxCapacity: 10_000_000, RefundWindow: 1008, CloseMargin: 144,
-		UnconfirmedLimit: 1_000, Credit: 16 << 20, CreditWorth: 100, Validity: 10 * time.Minute}
+		UnconfirmedLimit: 1_000, UnconfirmedTotal: 100_000, Credit: 16 << 20, CreditWorth: 100, Validity: 10 * time.Minute}
 }
 
 // DefaultPolicy lets the credit grow to a quarter of what a payer has paid
@@ -482,7 +485,19 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	if status.State == chain.Conflicted {
 		return refused("the funding is in conflict with another transaction")
 	}
+	if status.State != chain.Mined && s.overexposed() {
+		return channel.FundingChecked{Refusal: &wire.Refusal{Code: wire.CodeUnavailable, Text: "too much rests on fundings that are not mined; wait for the next block"}}
+	}
 	return channel.FundingChecked{Confirmed: status.State == chain.Mined, Height: tip.Height}
+}
+
+// overexposed says whether one more channel on a funding that is not mined
+// could pass UnconfirmedTotal.
+func (s *Seller) overexposed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	each := s.cfg.Offer.UnconfirmedLimit
+	return each > 0 && int64(s.watched.exposed) >= int64(s.cfg.Offer.UnconfirmedTotal/each)
 }
 
 // ancestors returns the outputs that tx spends and its unconfirmed ancestors,

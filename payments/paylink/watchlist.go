@@ -30,6 +30,8 @@ type watch struct {
 	host           netip.Addr // of the payer
 }
 
+func (w *watch) isExposed() bool { return w.phase == channel.Open && !w.confirmed }
+
 // due is a channel that needs looking at.
 type due struct {
 	id wire.ChannelID
@@ -44,6 +46,7 @@ type watchlist struct {
 	channels map[wire.ChannelID]watch
 	unfunded map[netip.Addr]int // by host
 	waiting  int                // sum of unfunded
+	exposed  int                // that deliver on a funding which is not mined
 }
 
 func newWatchlist() watchlist {
@@ -65,6 +68,9 @@ func (l *watchlist) put(s *channel.Payee, remote string) {
 		l.unfunded[w.host]++
 		l.waiting++
 	}
+	if w.isExposed() {
+		l.exposed++
+	}
 	l.channels[id] = w
 }
 
@@ -74,6 +80,9 @@ func (l *watchlist) drop(id wire.ChannelID) {
 		return
 	}
 	delete(l.channels, id)
+	if w.isExposed() {
+		l.exposed--
+	}
 	if w.phase != channel.Signed {
 		return
 	}
