@@ -142,7 +142,7 @@ type harness struct {
 
 func serve(t testing.TB, opt Options, titles ...*testTitle) *harness {
 	t.Helper()
-	h := &harness{t: t, shelf: &shelf{titles: make(map[[20]byte]*testTitle), files: pieces.NewHandles(8)}, ticks: make(chan time.Time), ends: make(chan struct{}, 1<<12)}
+	h := &harness{t: t, shelf: &shelf{titles: make(map[[20]byte]*testTitle), files: pieces.NewHandles(8), slept: make(chan struct{}, 1)}, ticks: make(chan time.Time), ends: make(chan struct{}, 1<<12)}
 	for _, tt := range titles {
 		h.shelf.titles[tt.ih] = tt
 	}
