@@ -195,7 +195,7 @@ func (b *Box) openSeller() (err error) {
 	b.outbox = wallet.NewOutbox(b.ledger, b.chain, b.opt.Clock, b.opt.Log)
 	b.outbox.Poll = time.Duration(b.opt.Settings.Chain.Poll)
 	b.seller, err = paylink.NewSeller(paylink.SellerConfig{Ledger: b.ledger, Wallet: b.wallet, Chain: b.chain, Outbox: b.outbox,
-		Offer: offer, Policy: policy, Poll: time.Duration(b.opt.Settings.Chain.Poll), Clock: b.opt.Clock, Random: rand.Reader, Log: b.opt.Log})
+		Offer: offer, Policy: policy, Poll: time.Duration(b.opt.Settings.Chain.Poll), Looked: b.chainLooked, Clock: b.opt.Clock, Random: rand.Reader, Log: b.opt.Log})
 	return err
 }
 
@@ -231,7 +231,6 @@ func (b *Box) serve(ctx context.Context) error {
 		group.Go(func() error { return b.seller.Run(payments) })
 		group.Go(func() error { return untilStopped(payments, b.outbox.Run(payments)) })
 		group.Go(func() error { return b.payouts(ctx) })
-		group.Go(func() error { return b.watchChain(ctx) })
 	}
 	if listeners.web != nil {
 		pages := webui.NewServer(webui.New(b, webui.Options{Hosts: b.opt.Settings.Listen.Hosts, Log: b.opt.Log}), b.opt.Log)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bitcdn/bitcdn/appliance/health"
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/wallet"
 )
 
@@ -63,25 +64,16 @@ func (b *Box) Sweep(ctx context.Context, dryRun bool) (wallet.Plan, error) {
 	return plan, err
 }
 
-// watchChain keeps the tip that the status shows, and the condition of an
+// chainLooked keeps the tip that the status shows, and the condition of an
 // unreachable chain.
-func (b *Box) watchChain(ctx context.Context) error {
-	ticker := time.NewTicker(time.Duration(b.opt.Settings.Chain.Poll))
-	defer ticker.Stop()
-	for {
-		if tip, err := b.chain.Tip(ctx); err == nil {
-			b.tip.Store(&tip)
-			b.health.Clear("chain-unreachable")
-		} else if ctx.Err() == nil {
-			b.health.Raise(health.Condition{Code: "chain-unreachable", Severity: health.Failure,
-				Title:  "The block chain service does not answer, so no new payers are taken.",
-				Remedy: "Check that the node is running and that chain.node in the settings is right.",
-				Detail: err.Error()})
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
+func (b *Box) chainLooked(tip chain.Header, err error) {
+	if err == nil {
+		b.tip.Store(&tip)
+		b.health.Clear("chain-unreachable")
+		return
 	}
+	b.health.Raise(health.Condition{Code: "chain-unreachable", Severity: health.Failure,
+		Title:  "The block chain service does not answer, so no new payers are taken.",
+		Remedy: "Check that the node is running and that chain.node in the settings is right.",
+		Detail: err.Error()})
 }

@@ -60,8 +60,10 @@ type SellerConfig struct {
 	Outbox *wallet.Outbox
 	Offer  Offer
 	Policy channel.Policy
-	// Poll is how often the chain is asked for its height.
+	// Poll is how often the chain is asked for its height, and Looked is told
+	// what it said each time; it must not block, and may be nil.
 	Poll   time.Duration
+	Looked func(tip chain.Header, err error)
 	Clock  func() time.Time
 	Random io.Reader // for nonces
 	Log    *slog.Logger
@@ -173,6 +175,9 @@ func (s *Seller) Run(ctx context.Context) error {
 // Watch is one round of Run's work.
 func (s *Seller) Watch(ctx context.Context) error {
 	tip, err := s.cfg.Chain.Tip(ctx)
+	if s.cfg.Looked != nil && ctx.Err() == nil {
+		s.cfg.Looked(tip, err)
+	}
 	if err != nil {
 		return fmt.Errorf("ask for the tip: %w", err)
 	}
