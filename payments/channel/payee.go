@@ -291,11 +291,12 @@ func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 		// leave a channel that is closing and a close that nobody broadcasts.
 		return s.close()
 	}
-	effects := []Effect{Allow{s.Allowed()}, Send{s.ack()}}
+	allowed := s.Allowed()
+	effects := []Effect{Allow{allowed}, Send{s.ack()}}
 	if more {
 		effects = append([]Effect{Store{}}, effects...)
 	} // else the close stays the same, and a write would be all that it brings
-	if !s.Confirmed && s.Allowed() == s.unconfirmedBytes() {
+	if !s.Confirmed && allowed == s.unconfirmedBytes() {
 		effects = append(effects, refuse(m.Channel, wire.CodeUnconfirmed, "%v is the most before the funding is mined", s.Terms.UnconfirmedLimit)...)
 	}
 	return s, effects

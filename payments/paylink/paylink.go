@@ -56,6 +56,15 @@ func ledgerState(p channel.Phase) string {
 	return ledger.StateOpening
 }
 
+// describe writes into a channel's ledger row what both ends take from its
+// messages.
+func describe(row *ledger.Channel, p channel.Phase, t *wire.Terms, o *wire.Open, last *wire.Pay) {
+	row.State = ledgerState(p)
+	row.FundingTxid, row.FundingIndex = o.FundingTxid, o.FundingIndex
+	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = o.Capacity, o.RefundHeight, t.Ask, t.Royalty
+	row.Seq, row.Bytes, row.Payee, row.Creator = last.Seq, last.Bytes, last.Payee, last.Creator
+}
+
 // outgoing is the outbox row of a channel's close or refund. created are the
 // outputs that become ours.
 func outgoing(st channel.Store, id wire.ChannelID, created []ledger.Coin) ledger.Outgoing {

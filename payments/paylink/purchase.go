@@ -64,10 +64,8 @@ func (r *payerRun) store(ctx context.Context, st channel.Store) error {
 	}
 	row := r.row
 	s := &r.state
-	row.ID, row.Role, row.State, row.KeyIndex = s.ID(), ledger.Payer, ledgerState(s.Phase), r.keyIndex
-	row.PeerKey, row.FundingTxid, row.FundingIndex = s.Terms.Identity, s.Open.FundingTxid, s.Open.FundingIndex
-	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = s.Open.Capacity, s.Open.RefundHeight, s.Terms.Ask, s.Terms.Royalty
-	row.Seq, row.Bytes, row.Payee, row.Creator = s.Last.Seq, s.Last.Bytes, s.Last.Payee, s.Last.Creator
+	row.ID, row.Role, row.PeerKey, row.KeyIndex = s.ID(), ledger.Payer, s.Terms.Identity, r.keyIndex
+	describe(&row, s.Phase, &s.Terms, &s.Open, &s.Last)
 	row.Snapshot = snapshot
 	if s.Phase == channel.Closed {
 		row.CloseTxid = s.Close

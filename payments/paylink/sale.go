@@ -56,10 +56,8 @@ func (r *payeeRun) store(ctx context.Context, st channel.Store) error {
 	}
 	row := r.row
 	s := &r.state
-	row.ID, row.Role, row.State, row.KeyIndex = s.ID(), ledger.Payee, ledgerState(s.Phase), r.keyIndex
-	row.PeerKey, row.FundingTxid, row.FundingIndex = s.Open.Payer, s.Open.FundingTxid, s.Open.FundingIndex
-	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = s.Open.Capacity, s.Open.RefundHeight, s.Terms.Ask, s.Terms.Royalty
-	row.Seq, row.Bytes, row.Payee, row.Creator = s.Last.Seq, s.Last.Bytes, s.Last.Payee, s.Last.Creator
+	row.ID, row.Role, row.PeerKey, row.KeyIndex = s.ID(), ledger.Payee, s.Open.Payer, r.keyIndex
+	describe(&row, s.Phase, &s.Terms, &s.Open, &s.Last)
 	row.Snapshot, row.CloseTxid = snapshot, s.Close
 	batch := ledger.Batch{Channels: []ledger.Channel{row}}
 	if st.Tx != nil {

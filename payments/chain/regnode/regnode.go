@@ -194,9 +194,6 @@ func (n *Node) Backend() *node.Backend { return n.backend }
 // Dir is the folder with the node's chain and logs.
 func (n *Node) Dir() string { return n.dir }
 
-// Miner is the key that all blocks pay to.
-func (n *Node) Miner() bsv.PrivateKey { return n.miner }
-
 // Done is closed when the node has ended, for whatever reason.
 func (n *Node) Done() <-chan struct{} { return n.process.done }
 
