@@ -44,7 +44,7 @@ func (l *libtorrent) stands(context.Context) error {
 		Done, Received int64
 		Peers          []struct{ Choked, Interested, Ready bool }
 	}
-	line := l.lastLine()
+	line := l.lastLine("{")
 	if err := json.Unmarshal(line, &state); err != nil {
 		return fmt.Errorf("its state: %s: %w", line, err)
 	}

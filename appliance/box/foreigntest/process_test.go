@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,13 +85,18 @@ func (p *process) tail(n int) []byte {
 	return b[max(0, len(b)-n):]
 }
 
-// lastLine returns the newest whole line that the process printed; carriage
-// returns end lines too.
-func (p *process) lastLine() []byte {
+// lastLine returns the newest whole line with a beginning that the process
+// printed; carriage returns end lines too. What a program says of its own
+// timers in between is not asked for.
+func (p *process) lastLine(beginning string) []byte {
 	b := bytes.ReplaceAll(p.tail(8<<10), []byte("\r"), []byte("\n"))
 	b = b[:bytes.LastIndexByte(b, '\n')+1]
-	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-	return bytes.TrimSpace(lines[len(lines)-1])
+	for _, line := range slices.Backward(bytes.Split(bytes.TrimSpace(b), []byte("\n"))) {
+		if line = bytes.TrimSpace(line); bytes.HasPrefix(line, []byte(beginning)) {
+			return line
+		}
+	}
+	return nil
 }
 
 // wait returns when the process has ended, with an error where it did so

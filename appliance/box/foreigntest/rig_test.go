@@ -288,7 +288,7 @@ func (r *rig) buy(ctx context.Context, t *testing.T, s *seller, title *title, li
 	if err := asked.wait(ctx); err != nil {
 		t.Fatal(err)
 	}
-	to, err := bsv.ParseAddress(string(asked.lastLine()), regnode.Network)
+	to, err := bsv.ParseAddress(string(asked.lastLine("")), regnode.Network)
 	if err != nil {
 		t.Fatal(err)
 	}

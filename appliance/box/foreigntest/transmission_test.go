@@ -53,7 +53,7 @@ func (c *transmissionCLI) finish(ctx context.Context) error {
 }
 
 func (c *transmissionCLI) stands(context.Context) error {
-	line := c.lastLine()
+	line := c.lastLine("Progress: ")
 	if !bytes.HasPrefix(line, []byte("Progress: 0.0%, dl from 0 of 1 peers (0 kB/s)")) {
 		return fmt.Errorf("its state: %s", line)
 	}
