@@ -28,7 +28,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/money"
@@ -113,14 +112,6 @@ func (h Hash) String() string {
 // IsZero reports whether h is no hash.
 func (h Hash) IsZero() bool { return h == Hash{} }
 
-// Header is what the program uses of a block header.
-type Header struct {
-	Height     uint32
-	Hash, Prev Hash
-	MerkleRoot Hash
-	Time       time.Time // as the miner wrote it, whole seconds
-}
-
 // State is how far a transaction has come.
 type State uint8
 
@@ -158,8 +149,12 @@ type Status struct {
 	State  State
 	Height uint32 // of its block; only when Mined
 	Block  Hash   // only when Mined
+	// Proof leads from the transaction to the block's header, where the service
+	// gives it; only when Mined. Package spv takes nothing for mined without it.
+	Proof *Proof
 	// Competing are transactions that spend an input of this one, where the
-	// service tells; only when Conflicted.
+	// service tells. With Seen it says that a double spend was tried and is not
+	// decided; with Conflicted, which one won.
 	Competing []bsv.Txid
 }
 
