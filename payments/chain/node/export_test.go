@@ -11,11 +11,5 @@ func Satoshis(text string, up bool) (money.Satoshis, error) { return satoshis(js
 
 func Classify(e *Error) (chain.Reason, bool) { return classify(e) }
 
-const MaxSent = maxSent
-
 // Remembered returns how many transactions the backend can tell conflicts of.
-func (b *Backend) Remembered() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.sent)
-}
+func (b *Backend) Remembered() int { return b.sent.Len() }

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,15 +61,8 @@ type Backend struct {
 	rpc   *client
 	floor money.FeeRate
 	kind  atomic.Uint32 // a dialect, once it is known
-
-	mu   sync.Mutex
-	sent map[bsv.Txid][]bsv.Outpoint // inputs of what was handed to Broadcast
-	ring []bsv.Txid                  // the keys of sent, a circle once it is full
-	next int
+	sent  chain.Sent
 }
-
-// maxSent bounds the transactions whose conflicts can be told.
-const maxSent = 1024
 
 // Dial returns the backend for a node at http://user:password@host:port; https
 // works too. It does not connect: a node that is not there yet makes the calls
@@ -87,7 +79,6 @@ func Dial(address string, opt Options) (*Backend, error) {
 	return &Backend{
 		rpc:   newClient(u, u.User.Username(), password, opt),
 		floor: opt.FeeFloor,
-		sent:  make(map[bsv.Txid][]bsv.Outpoint),
 	}, nil
 }
 

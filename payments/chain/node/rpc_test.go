@@ -313,7 +313,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `{"result":"%s","error":null}`, txid.Load())
 	})
 	tx := &bsv.Tx{Version: 1, Inputs: []bsv.Input{{Sequence: bsv.FinalSequence}}, Outputs: []bsv.Output{{}}}
-	for i := range node.MaxSent + 10 {
+	for i := range chain.MaxSent + 10 {
 		tx.Inputs[0].Prev.Index = uint32(i)
 		txid.Store(tx.Txid().String())
 		for range 1 + i%2 {
@@ -322,7 +322,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			}
 		}
 	}
-	if n := b.Remembered(); n != node.MaxSent {
+	if n := b.Remembered(); n != chain.MaxSent {
 		t.Errorf("%d remembered", n)
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // Status implements chain.Backend. Conflicted is told for transactions that
-// were handed to this Backend's Broadcast (the newest 1,024 of them), with the
+// were handed to this Backend's Broadcast (the newest chain.MaxSent of them), with the
 // competing transaction where the node has an index of addresses.
 func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
 	return b.status(ctx, txid, 0)
@@ -28,10 +28,7 @@ func (b *Backend) status(ctx context.Context, txid bsv.Txid, generation int) (ch
 	if err != nil || s.State != chain.Unknown {
 		return s, err
 	}
-	b.mu.Lock()
-	inputs := b.sent[txid]
-	b.mu.Unlock()
-	for _, o := range inputs {
+	for _, o := range b.sent.Inputs(txid) {
 		spent, by, err := b.spender(ctx, o, true)
 		if errors.Is(err, chain.ErrUnavailable) {
 			return chain.Status{}, err
@@ -155,7 +152,7 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 			return chain.Reject(chain.NonFinal, fmt.Sprintf("lock time %d, next block %d", tx.LockTime, tip+1))
 		}
 	}
-	b.remember(txid, tx)
+	b.sent.Add(tx)
 	var answer string
 	err = b.rpc.call(ctx, &answer, "sendrawtransaction", hex.EncodeToString(raw))
 	refused := new(Error)
@@ -198,57 +195,12 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 	return chain.Reject(reason, refused.Message)
 }
 
-func (b *Backend) remember(txid bsv.Txid, tx *bsv.Tx) {
-	inputs := make([]bsv.Outpoint, len(tx.Inputs))
-	for i, in := range tx.Inputs {
-		inputs[i] = in.Prev
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, ok := b.sent[txid]; ok {
-		return
-	}
-	if len(b.ring) < maxSent {
-		b.ring = append(b.ring, txid)
-	} else {
-		delete(b.sent, b.ring[b.next])
-		b.ring[b.next] = txid
-		b.next = (b.next + 1) % maxSent
-	}
-	b.sent[txid] = inputs
-}
-
 // classify reads a refusal of sendrawtransaction. known means that the node
 // says that it has the transaction.
 func classify(e *Error) (reason chain.Reason, known bool) {
 	const alreadyInChain = -27
-	text := strings.ToLower(e.Message)
-	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if strings.Contains(text, p) {
-				return true
-			}
-		}
-		return false
-	}
-	// The order matters: bad-txns- stands before many things.
-	switch {
-	case e.Code == alreadyInChain, has("already have transaction", "transaction already", "txn-already-"):
+	if e.Code == alreadyInChain {
 		return chain.Other, true
-	case has("already spent by transaction", "txn-mempool-conflict", "txn-double-spend", "double spend"):
-		return chain.DoubleSpend, false
-	case has("orphan transaction", "missing inputs", "missing-inputs", "missingorspent", "inputs-spent"):
-		return chain.MissingInputs, false
-	case has("not finalized", "non-final", "nonfinal", "non-bip68-final", "sequence locks"):
-		return chain.NonFinal, false
-	case has("insufficient priority", "under the required amount", "low fees", "min fee not met", "insufficient fee",
-		"relay fee not met"):
-		return chain.LowFee, false
-	case has("premature-spend-of-coinbase", "required maturity"):
-		return chain.Other, false
-	case has("decode failed", "script-verify-flag", "bad-txns-", "failed to validate input", "failed to parse input",
-		"less than the amount spent", "duplicate inputs"):
-		return chain.Invalid, false
 	}
-	return chain.Other, false
+	return chain.ParseRefusal(e.Message)
 }
