@@ -109,26 +109,15 @@ func (n *Node) replenish(ctx context.Context, have int) error {
 	}
 	var fresh []bsv.Coin
 	for ; n.next+chain.CoinbaseMaturity <= tip.Height+1; n.next++ {
-		header, err := n.backend.Header(ctx, n.next)
+		txids, err := n.blockTxids(ctx, n.next)
 		if err != nil {
 			return err
 		}
-		var block struct{ Tx []string }
-		if err := n.backend.Call(ctx, &block, "getblock", header.Hash.String(), 1); err != nil {
-			return err
-		}
-		if len(block.Tx) == 0 {
-			return fmt.Errorf("block %d is empty: %w", n.next, chain.ErrNotFound)
-		}
-		txid, err := bsv.ParseTxid(block.Tx[0])
+		tx, err := n.backend.RawTx(ctx, txids[0])
 		if err != nil {
 			return err
 		}
-		tx, err := n.backend.RawTx(ctx, txid)
-		if err != nil {
-			return err
-		}
-		fresh = append(fresh, bsv.Coin{Outpoint: bsv.Outpoint{Txid: txid}, Output: tx.Outputs[0]})
+		fresh = append(fresh, bsv.Coin{Outpoint: bsv.Outpoint{Txid: txids[0]}, Output: tx.Outputs[0]})
 	}
 	n.coins = append(fresh, n.coins...)
 	if len(n.coins) <= have {

@@ -1,7 +1,8 @@
 // Package regnode starts a real node with a chain of its own, in regression
 // test mode: a bsvd that listens on loopback only, mines when it is told to,
-// and ends with the program that started it. Tests and the demo use it; no
-// other program does.
+// and ends with the program that started it. Its newest blocks can be replaced
+// by others, and it can be made to forget its mempool. Tests and the demo use
+// it; no other program does.
 //
 // The node is built from the module payments/regtest when it is first needed,
 // into the folder .build of the repository. Several processes may do so at the
@@ -58,14 +59,18 @@ type Node struct {
 	dir       string
 	temporary bool
 	port      func() (string, error) // an address on loopback that is free
+	binary    string
 	address   *url.URL
 	backend   *node.Backend
-	process   *process
 	miner     bsv.PrivateKey
 
-	mu    sync.Mutex
-	coins []bsv.Coin // of the miner, to be spent in this order
-	next  uint32     // height of the coinbase that is looked at next
+	life    sync.Mutex // guards process
+	process *process
+
+	mu       sync.Mutex // guards what follows; held over Send, Reorganise and Restart
+	coins    []bsv.Coin // of the miner, to be spent in this order
+	next     uint32     // height of the coinbase that is looked at next
+	branches uint32     // that Reorganise has made
 }
 
 // Start builds the node if need be, starts it, and mines until the miner has
@@ -76,7 +81,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{dir: opt.Dir, port: freePort, next: 1}
+	n := &Node{dir: opt.Dir, port: freePort, binary: binary, next: 1}
 	if n.miner, err = bsv.NewPrivateKey(bytes.Repeat([]byte{0x11}, bsv.PrivateKeySize)); err != nil {
 		return nil, err
 	}
@@ -88,7 +93,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	} else if n.dir, err = filepath.Abs(n.dir); err != nil { // bsvd runs in it
 		return nil, fmt.Errorf("start bsvd: %w", err)
 	}
-	if err := n.start(ctx, binary); err != nil {
+	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
 	if err := n.Mine(ctx, startHeight); err != nil {
@@ -99,39 +104,44 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 
 // start tries again when another process takes the port between its choice and
 // its use.
-func (n *Node) start(ctx context.Context, binary string) error {
+func (n *Node) start(ctx context.Context) error {
 	var err error
 	for range 5 {
-		if err = n.launch(ctx, binary); err == nil || !errors.Is(err, ErrStart) {
+		if err = n.choose(); err != nil {
+			return fmt.Errorf("start bsvd: %w", err)
+		}
+		if err = n.launch(ctx); err == nil || !errors.Is(err, ErrStart) {
 			return err
 		}
 	}
 	return err
 }
 
-func (n *Node) launch(ctx context.Context, binary string) error {
+// choose decides where the node listens.
+func (n *Node) choose() error {
 	port, err := n.port()
 	if err != nil {
-		return fmt.Errorf("start bsvd: %w", err)
+		return err
 	}
 	// Credentials that no other node has: what answers to them is this one.
-	password := rand.Text()
-	n.address = &url.URL{Scheme: "http", Host: port, User: url.UserPassword("regtest", password)}
-	backend, err := node.Dial(n.address.String(), node.Options{})
-	if err != nil {
-		return fmt.Errorf("start bsvd: %w", err)
-	}
+	n.address = &url.URL{Scheme: "http", Host: port, User: url.UserPassword("regtest", rand.Text())}
+	n.backend, err = node.Dial(n.address.String(), node.Options{})
+	return err
+}
+
+func (n *Node) launch(ctx context.Context) error {
+	password, _ := n.address.User.Password()
 	output, err := os.Create(filepath.Join(n.dir, "output.log"))
 	if err != nil {
 		return fmt.Errorf("start bsvd: %w", err)
 	}
 	defer func() { _ = output.Close() }() // the child has its own
-	cmd := exec.Command(binary,
+	cmd := exec.Command(n.binary,
 		"--configfile="+filepath.Join(n.dir, "bsvd.conf"), // none: not the user's own
 		"--datadir="+filepath.Join(n.dir, "data"),
 		"--logdir="+filepath.Join(n.dir, "logs"),
 		"--regtest", "--nolisten", "--nodnsseed", "--nobanning",
-		"--rpclisten="+port, "--rpcuser=regtest", "--rpcpass="+password, "--notls",
+		"--rpclisten="+n.address.Host, "--rpcuser=regtest", "--rpcpass="+password, "--notls",
 		"--rpcmaxclients=1000",
 		"--txindex", "--addrindex",
 		// Without it, transactions that are not final are taken and block the
@@ -147,7 +157,9 @@ func (n *Node) launch(ctx context.Context, binary string) error {
 	if err != nil {
 		return fmt.Errorf("start bsvd: %w", err)
 	}
-	n.process, n.backend = p, backend
+	n.life.Lock()
+	n.process = p
+	n.life.Unlock()
 
 	// What holds the port in the node's place may take requests and not answer.
 	probe, cancel := context.WithCancel(ctx)
@@ -162,7 +174,7 @@ func (n *Node) launch(ctx context.Context, binary string) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := backend.Tip(probe)
+		_, err := n.backend.Tip(probe)
 		if err == nil {
 			return nil
 		}
@@ -194,8 +206,15 @@ func (n *Node) Backend() *node.Backend { return n.backend }
 // Dir is the folder with the node's chain and logs.
 func (n *Node) Dir() string { return n.dir }
 
-// Done is closed when the node has ended, for whatever reason.
-func (n *Node) Done() <-chan struct{} { return n.process.done }
+// Done is closed when the node has ended, for whatever reason; a Restart makes
+// another one.
+func (n *Node) Done() <-chan struct{} { return n.running().done }
+
+func (n *Node) running() *process {
+	n.life.Lock()
+	defer n.life.Unlock()
+	return n.process
+}
 
 // Stop ends the node at once and removes its folder if it was a temporary one.
 // It may be called several times.
@@ -204,8 +223,8 @@ func (n *Node) Stop() error {
 		n.backend.Close()
 	}
 	var err error
-	if n.process != nil {
-		err = n.process.kill()
+	if p := n.running(); p != nil {
+		err = p.kill()
 	}
 	if n.temporary {
 		err = errors.Join(err, os.RemoveAll(n.dir))

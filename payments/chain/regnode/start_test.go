@@ -21,13 +21,13 @@ func TestPortIsTaken(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	tries := 0
-	n := &Node{dir: t.TempDir(), port: func() (string, error) {
+	n := &Node{binary: binary, dir: t.TempDir(), port: func() (string, error) {
 		if tries++; tries == 1 {
 			return taken.Addr().String(), nil
 		}
 		return freePort()
 	}}
-	if err := n.start(t.Context(), binary); err != nil {
+	if err := n.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Stop(); err != nil {
@@ -37,8 +37,8 @@ func TestPortIsTaken(t *testing.T) {
 		t.Errorf("%d tries", tries)
 	}
 
-	n = &Node{dir: t.TempDir(), port: func() (string, error) { return taken.Addr().String(), nil }}
-	if err := n.start(t.Context(), binary); !errors.Is(err, ErrStart) {
+	n = &Node{binary: binary, dir: t.TempDir(), port: func() (string, error) { return taken.Addr().String(), nil }}
+	if err := n.start(t.Context()); !errors.Is(err, ErrStart) {
 		t.Errorf("no port is ever free: %v", err)
 	}
 }
