@@ -57,8 +57,8 @@
 // # Sources
 //
 //   - Keys and signatures: SEC 1 and SEC 2 (secp256k1), RFC 6979, BIP 62, BIP 66.
-//   - Transactions: BRC 12. Signature hash: BIP 143 with hash type 0x41, the
-//     fork id of BSV's replay protection.
+//   - Transactions: BRC 12; in the extended format BRC 30. Signature hash: BIP
+//     143 with hash type 0x41, the fork id of BSV's replay protection.
 //   - Scripts: BRC 16 (P2PKH), BRC 47 (bare multi-signature).
 //   - Recovery words and derivation: BIP 39, BIP 32, BIP 44 with coin type 236;
 //     BRC 75 and BRC 32 describe the same.

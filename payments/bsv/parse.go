@@ -38,22 +38,16 @@ func ParseTx(b []byte, limit int) (*Tx, error) {
 	t := &Tx{Version: r.uint32()}
 	t.Inputs = make([]Input, r.count(minInput))
 	for i := range t.Inputs {
-		in := &t.Inputs[i]
-		in.Prev = OutpointFromBytes([OutpointSize]byte(r.take(OutpointSize)))
-		in.Script = r.script()
-		in.Sequence = r.uint32()
+		t.Inputs[i] = r.input()
 	}
 	t.Outputs = make([]Output, r.count(minOutput))
 	for i := range t.Outputs {
-		out := &t.Outputs[i]
-		value := r.uint64()
-		if value > uint64(money.MaxSatoshis) {
-			return nil, fmt.Errorf("output %d: %w: %w", i, ErrTxSyntax, money.ErrRange)
-		}
-		out.Value = money.Satoshis(value)
-		out.Script = r.script()
+		t.Outputs[i] = r.output()
 	}
 	t.LockTime = r.uint32()
+	if r.failed { // the lengths are right, so it was an amount
+		return nil, fmt.Errorf("outputs: %w: %w", ErrTxSyntax, money.ErrRange)
+	}
 	if _, err := t.Paid(); err != nil {
 		return nil, fmt.Errorf("outputs: %w: %w", ErrTxSyntax, err)
 	}
@@ -136,3 +130,23 @@ func (r *reader) count(size int) int {
 }
 
 func (r *reader) script() Script { return r.take(r.count(1)) }
+
+func (r *reader) input() Input {
+	var in Input
+	if b := r.take(OutpointSize); b != nil {
+		in.Prev = OutpointFromBytes([OutpointSize]byte(b))
+	}
+	in.Script = r.script()
+	in.Sequence = r.uint32()
+	return in
+}
+
+// output reads an output. An amount that cannot exist is a failure.
+func (r *reader) output() Output {
+	value := r.uint64()
+	if value > uint64(money.MaxSatoshis) {
+		r.failed = true
+		return Output{}
+	}
+	return Output{Value: money.Satoshis(value), Script: r.script()}
+}

@@ -48,20 +48,26 @@ func (t *Tx) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, t.Version)
 	b = appendVarInt(b, len(t.Inputs))
 	for i := range t.Inputs {
-		in := &t.Inputs[i]
-		b = in.Prev.append(b)
-		b = appendVarInt(b, len(in.Script))
-		b = append(b, in.Script...)
-		b = binary.LittleEndian.AppendUint32(b, in.Sequence)
+		b = t.Inputs[i].append(b)
 	}
 	b = appendVarInt(b, len(t.Outputs))
 	for i := range t.Outputs {
-		out := &t.Outputs[i]
-		b = binary.LittleEndian.AppendUint64(b, uint64(out.Value))
-		b = appendVarInt(b, len(out.Script))
-		b = append(b, out.Script...)
+		b = t.Outputs[i].append(b)
 	}
 	return binary.LittleEndian.AppendUint32(b, t.LockTime)
+}
+
+func (in *Input) append(b []byte) []byte {
+	b = in.Prev.append(b)
+	b = appendVarInt(b, len(in.Script))
+	b = append(b, in.Script...)
+	return binary.LittleEndian.AppendUint32(b, in.Sequence)
+}
+
+func (o *Output) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(o.Value))
+	b = appendVarInt(b, len(o.Script))
+	return append(b, o.Script...)
 }
 
 // Txid returns the transaction's id. It changes with every byte, the unlocking
