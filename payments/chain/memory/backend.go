@@ -37,7 +37,7 @@ func (c *Chain) Tip(ctx context.Context) (chain.Header, error) {
 		return chain.Header{}, err
 	}
 	defer c.mu.Unlock()
-	return c.blocks[len(c.blocks)-1], nil
+	return c.blocks[len(c.blocks)-1].Header, nil
 }
 
 // Header implements chain.Backend.
@@ -49,7 +49,7 @@ func (c *Chain) Header(ctx context.Context, height uint32) (chain.Header, error)
 	if uint64(height) >= uint64(len(c.blocks)) {
 		return chain.Header{}, fmt.Errorf("block %d: %w", height, chain.ErrNotFound)
 	}
-	return c.blocks[height], nil
+	return c.blocks[height].Header, nil
 }
 
 // FeeRate implements chain.Backend.
@@ -95,7 +95,12 @@ func (c *Chain) status(txid bsv.Txid) chain.Status {
 		if !e.mined {
 			return chain.Status{State: chain.Seen}
 		}
-		return chain.Status{State: chain.Mined, Height: e.height, Block: c.blocks[e.height].Hash}
+		b := c.blocks[e.height]
+		s := chain.Status{State: chain.Mined, Height: e.height, Block: b.Hash}
+		if at := slices.Index(b.txids, txid); at >= 0 {
+			s.Proof, _ = chain.NewProof(e.height, b.Hash, b.txids, at) // at is in range
+		}
+		return s
 	}
 	var s chain.Status
 	for _, o := range c.dropped[txid] {

@@ -7,15 +7,22 @@
 // a node that knows the same coins, but for a rule that only this chain has:
 // previous outputs handed to Broadcast must be the true ones.
 //
+// Its blocks are those of the regression test network: the first one has that
+// network's header, the others a coinbase, a Merkle root and proof of work. The
+// coins of the mint count as mined in the first block, whose header does not
+// know of them: there is no proof for them.
+//
 // The chain is deterministic: the same calls and the same clock give the same
 // hashes. It is safe for use by several goroutines.
 package memory
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"math/big"
 	"slices"
 	"sync"
 	"time"
@@ -34,7 +41,7 @@ type Chain struct {
 
 	mu      sync.Mutex
 	fee     money.FeeRate
-	blocks  []chain.Header
+	blocks  []block
 	forks   uint32 // makes the blocks after a reorganisation other ones
 	txs     map[bsv.Txid]*entry
 	arrived uint64
@@ -45,6 +52,13 @@ type Chain struct {
 	down    bool
 	lose    bool
 	changed chan struct{}
+}
+
+// block is a header and what is below its Merkle root: the coinbase, then the
+// transactions in the order in which they came.
+type block struct {
+	chain.Header
+	txids []bsv.Txid
 }
 
 type entry struct {
@@ -62,6 +76,7 @@ const (
 
 // New returns a chain whose tip is its first block, at height 0. The clock
 // gives the time of the blocks.
+// Its time should be later than that block's, which is of February 2011.
 func New(clock func() time.Time) *Chain {
 	key, err := bsv.NewPrivateKey(append(make([]byte, 31), 1))
 	if err != nil {
@@ -89,7 +104,7 @@ func New(clock func() time.Time) *Chain {
 	for i, o := range all.Outputs {
 		c.free = append(c.free, bsv.Coin{Outpoint: bsv.Outpoint{Txid: txid, Index: uint32(i)}, Output: o})
 	}
-	c.extend([]bsv.Txid{txid})
+	c.blocks = []block{genesis()}
 	return c
 }
 
@@ -230,9 +245,9 @@ func (c *Chain) MineConflict(tx *bsv.Tx) error {
 	return nil
 }
 
-// Reorganise replaces the newest depth blocks by depth + 1 empty ones. The
-// transactions of the replaced blocks return to the mempool, those that are
-// no longer final are dropped.
+// Reorganise replaces the newest depth blocks by depth + 1 empty ones; the
+// first block stays. The transactions of the replaced blocks return to the
+// mempool, those that are no longer final are dropped.
 func (c *Chain) Reorganise(depth int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -285,37 +300,115 @@ func (c *Chain) mempool() []bsv.Txid {
 // extend adds a block. An unconfirmed parent of what is mined is mined too.
 func (c *Chain) extend(txids []bsv.Txid) {
 	height := uint32(len(c.blocks))
-	root := sha256.New()
+	var mined []bsv.Txid
 	for len(txids) > 0 {
-		e := c.txs[txids[0]]
-		root.Write(txids[0][:])
+		txid := txids[0]
+		e := c.txs[txid]
 		txids = txids[1:]
+		if e.mined { // as another one's parent
+			continue
+		}
 		e.mined, e.height = true, height
+		mined = append(mined, txid)
 		for _, in := range e.tx.Inputs {
 			if parent := c.txs[in.Prev.Txid]; parent != nil && !parent.mined {
 				txids = append(txids, in.Prev.Txid)
 			}
 		}
 	}
-	h := chain.Header{Height: height, Time: c.clock().UTC().Truncate(time.Second)}
-	root.Sum(h.MerkleRoot[:0])
-	if height > 0 {
-		prev := c.blocks[height-1]
-		h.Prev = prev.Hash
-		// Rules of the network: the time of a block is later than the median
-		// of those before it.
-		if !h.Time.After(prev.Time) {
-			h.Time = prev.Time.Add(time.Second)
-		}
-	}
-	var raw []byte
-	raw = append(raw, h.Prev[:]...)
-	raw = append(raw, h.MerkleRoot[:]...)
-	raw = binary.LittleEndian.AppendUint64(raw, uint64(h.Time.Unix()))
-	raw = binary.LittleEndian.AppendUint32(raw, c.forks)
-	h.Hash = sha256.Sum256(raw)
-	c.blocks = append(c.blocks, h)
+	slices.SortFunc(mined, func(a, b bsv.Txid) int { return cmp.Compare(c.txs[a].arrived, c.txs[b].arrived) })
+	b := block{txids: append([]bsv.Txid{coinbase(height, c.forks)}, mined...)}
+	b.Header = mine(chain.Header{
+		Height:     height,
+		Prev:       c.blocks[height-1].Hash,
+		MerkleRoot: root(b.txids),
+		Time:       c.blockTime(),
+		Version:    blockVersion,
+		Bits:       blockBits,
+	})
+	c.blocks = append(c.blocks, b)
 	c.announce()
+}
+
+// blockTime is the clock's, or what the network asks for where the clock
+// stands still: later than the median of the eleven blocks before.
+func (c *Chain) blockTime() time.Time {
+	var times []time.Time
+	for _, b := range c.blocks[max(0, len(c.blocks)-11):] {
+		times = append(times, b.Time)
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	now := c.clock().UTC().Truncate(time.Second)
+	if median := times[len(times)/2]; !now.After(median) {
+		return median.Add(time.Second)
+	}
+	return now
+}
+
+const (
+	blockVersion = 0x20000000
+	blockBits    = 0x207fffff // every other hash meets it
+	genesisBytes = "01000000" +
+		"0000000000000000000000000000000000000000000000000000000000000000" +
+		"3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a" +
+		"dae5494dffff7f2002000000"
+)
+
+var blockTarget = new(big.Int).Lsh(big.NewInt(0x7fffff), 8*(0x20-3))
+
+// genesis is the first block of the regression test network. Its one
+// transaction cannot be spent and is left out.
+func genesis() block {
+	raw, err := hex.DecodeString(genesisBytes)
+	if err != nil {
+		panic(err) // of a constant
+	}
+	h, err := chain.ParseHeader(raw, 0)
+	if err != nil {
+		panic(err) // it has 80 bytes
+	}
+	return block{Header: h}
+}
+
+// coinbase is the txid of a block's first transaction, which pays nobody and
+// is not kept.
+func coinbase(height, fork uint32) bsv.Txid {
+	text := binary.LittleEndian.AppendUint32([]byte{4}, height)
+	text = binary.LittleEndian.AppendUint32(append(text, 4), fork)
+	tx := &bsv.Tx{
+		Version: onlyVersion,
+		Inputs:  []bsv.Input{{Prev: bsv.Outpoint{Index: bsv.FinalSequence}, Script: text, Sequence: bsv.FinalSequence}},
+		Outputs: []bsv.Output{{Script: bsv.Script{0x00, 0x6a}}},
+	}
+	return tx.Txid()
+}
+
+func root(txids []bsv.Txid) chain.Hash {
+	p, err := chain.NewProof(0, chain.Hash{}, txids, 0)
+	if err != nil {
+		panic(err) // there is a coinbase
+	}
+	r, err := p.Root(txids[0])
+	if err != nil {
+		panic(err) // the path is NewProof's
+	}
+	return r
+}
+
+// mine tries nonces until the hash meets the target.
+func mine(h chain.Header) chain.Header {
+	for {
+		sealed, err := chain.ParseHeader(h.Bytes(), h.Height)
+		if err != nil {
+			panic(err) // it has 80 bytes
+		}
+		display := sealed.Hash
+		slices.Reverse(display[:])
+		if new(big.Int).SetBytes(display[:]).Cmp(blockTarget) <= 0 {
+			return sealed
+		}
+		h.Nonce++
+	}
 }
 
 func (c *Chain) announce() {

@@ -188,3 +188,70 @@ func TestWaitState(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The headers are those of the regression test network: linked, with proof of
+// work, and later than the median of those before.
+func TestHeaders(t *testing.T) {
+	for name, clock := range map[string]func() time.Time{
+		"a clock that stands still":      clock,
+		"a clock older than the network": func() time.Time { return time.Unix(0, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := memory.New(clock)
+			c.Mine(50)
+			c.Reorganise(10)
+			var prev chain.Header
+			for height := range uint32(52) {
+				h, err := c.Header(t.Context(), height)
+				if err != nil || h.CheckHash() != nil || h.Height != height || h.Prev != prev.Hash {
+					t.Fatal(h, err)
+				}
+				// The target is 7fffff followed by zeros.
+				if h.Bits != 0x207fffff || h.Hash[31] > 0x7f {
+					t.Fatalf("block %d has no proof of work: %s", height, h.Hash)
+				}
+				if h.Time.Before(prev.Time) {
+					t.Errorf("block %d is older than the one before", height)
+				}
+				prev = h
+			}
+			first, err := c.Header(t.Context(), 0)
+			if err != nil || first.Hash.String() != "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206" {
+				t.Error(first.Hash, err)
+			}
+		})
+	}
+}
+
+// A clock that stands still brings the chain into the future slowly.
+func TestTimeOfManyBlocks(t *testing.T) {
+	c := memory.New(clock)
+	c.Mine(2000)
+	tip, err := c.Tip(t.Context())
+	if err != nil || tip.Time.Sub(clock()) > 10*time.Minute {
+		t.Fatal(tip.Time, err)
+	}
+}
+
+func TestProofs(t *testing.T) {
+	c := memory.New(clock)
+	var ids []bsv.Txid
+	for n := range byte(7) {
+		ids = append(ids, c.FundUnconfirmed(bsv.P2PKH(key(t, n+2).Public().Hash()), 5000).Outpoint.Txid)
+	}
+	c.Mine(2)
+	for i, id := range ids {
+		s, err := c.Status(t.Context(), id)
+		if err != nil || s.Proof == nil || s.Proof.Index != uint64(i+1) {
+			t.Fatal(s, err)
+		}
+		h, err := c.Header(t.Context(), s.Height)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Proof.Check(id, h); err != nil {
+			t.Error(err)
+		}
+	}
+}
