@@ -33,22 +33,26 @@ func (p *Proof) Root(txid bsv.Txid) (Hash, error) {
 	}
 	node := Hash(txid)
 	for level, sibling := range p.Path {
-		var pair [64]byte
 		if p.Index>>level&1 == 0 {
-			copy(pair[:32], node[:])
-			copy(pair[32:], sibling[:])
-		} else {
-			if sibling == node {
-				// The doubled last node of a level stands on the right only: on the
-				// left it would give one transaction two places (CVE-2012-2459).
-				return Hash{}, fmt.Errorf("doubled node on the left: %w", ErrProof)
-			}
-			copy(pair[:32], sibling[:])
-			copy(pair[32:], node[:])
+			node = hashPair(node, sibling)
+			continue
 		}
-		node = doubleHash(pair[:])
+		if sibling == node {
+			// The doubled last node of a level stands on the right only: on the
+			// left it would give one transaction two places (CVE-2012-2459).
+			return Hash{}, fmt.Errorf("doubled node on the left: %w", ErrProof)
+		}
+		node = hashPair(sibling, node)
 	}
 	return node, nil
+}
+
+// hashPair returns the node above two others.
+func hashPair(left, right Hash) Hash {
+	var pair [64]byte
+	copy(pair[:32], left[:])
+	copy(pair[32:], right[:])
+	return doubleHash(pair[:])
 }
 
 // Check returns nil where the path leads from txid to the root in the header,
@@ -85,10 +89,7 @@ func NewProof(height uint32, block Hash, txids []bsv.Txid, index int) (*Proof, e
 		p.Path = append(p.Path, level[index^1])
 		next := make([]Hash, 0, len(level)/2)
 		for i := 0; i < len(level); i += 2 {
-			var pair [64]byte
-			copy(pair[:32], level[i][:])
-			copy(pair[32:], level[i+1][:])
-			next = append(next, doubleHash(pair[:]))
+			next = append(next, hashPair(level[i], level[i+1]))
 		}
 		level, index = next, index/2
 	}
