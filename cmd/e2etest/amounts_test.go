@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/bitcdn/bitcdn/appliance/box"
+	"github.com/bitcdn/bitcdn/cmd/internal/e2e"
 	"github.com/bitcdn/bitcdn/payments/money"
 )
 
@@ -14,16 +15,16 @@ func TestAmounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, price := range []money.Rate{30_000, 50_000, 0} { // of the last, only the creator wants something
-		s := w.settings(price)
+		s := w.Settings(price)
 		s.Upload.Rate = uploadRate / 2 // so that all have their part
-		w.box(s)
+		w.Box(s)
 	}
-	w.seedStock("a")
-	c := w.client(200_000)
-	p := c.get(generous, bigBudget)
-	w.wantExit(p, 0)
-	r := c.readReceipt()
-	w.compareFiles(r)
+	w.SeedStock("a")
+	c := w.Client(200_000)
+	p := c.Get(generous, bigBudget)
+	w.WantExit(p, 0)
+	r := c.ReadReceipt()
+	w.CompareFiles(r)
 
 	var onWire, fromFree int64
 	for _, peer := range r.Peers {
@@ -36,7 +37,7 @@ func TestAmounts(t *testing.T) {
 				billed += ch.Bytes
 			}
 		}
-		if peer.Peer == w.free[0] {
+		if peer.Peer == w.Free[0] {
 			fromFree += peer.Wire
 			if peer.Paid || billed != 0 {
 				t.Errorf("the free seeder was paid for %d bytes", billed)
@@ -47,8 +48,8 @@ func TestAmounts(t *testing.T) {
 		onWire += peer.Wire
 	}
 	var uploaded int64
-	for _, b := range w.boxes {
-		uploaded += b.status().Traffic.Uploaded
+	for _, b := range w.Boxes {
+		uploaded += b.Status().Traffic.Uploaded
 	}
 	if onWire-fromFree != uploaded || onWire < titleLength {
 		t.Errorf("the client counts %d bytes, %d of them free, the boxes %d, the title has %d", onWire, fromFree, uploaded, titleLength)
@@ -59,26 +60,26 @@ func TestAmounts(t *testing.T) {
 	t.Logf("%d bytes on the wire, %d for nothing, %v spent: %+v", onWire, fromFree, r.Spent, r.Channels)
 
 	for _, ch := range r.Channels {
-		w.mined(ch.Close)
+		w.Mined(ch.Close)
 	}
-	for _, b := range w.boxes[:2] {
+	for _, b := range w.Boxes[:2] {
 		var sweep box.SweepResponse
-		w.await("sweep", func() (err error) {
-			sweep, err = b.control.Sweep(w.ctx, box.SweepRequest{})
+		w.Await("sweep", func() (err error) {
+			sweep, err = b.Control.Sweep(w.Ctx, box.SweepRequest{})
 			return err
 		})
-		tx := w.mined(sweep.Txid)
+		tx := w.Mined(sweep.Txid)
 		var earned money.Satoshis
 		for _, ch := range r.Channels {
-			if ch.Seeder == b.peers {
+			if ch.Seeder == b.Peers {
 				earned += ch.Payee
 			}
 		}
-		if got := paidTo(tx, b.owner.Public().Hash()); len(tx.Outputs) != 1 || got != earned-w.fee(tx) || got != sweep.Payout || w.fee(tx) != sweep.Fee {
-			t.Errorf("sweep pays %v with a fee of %v, announced %+v, earned %v", got, w.fee(tx), sweep, earned)
+		if got := e2e.PaidTo(tx, b.Owner.Public().Hash()); len(tx.Outputs) != 1 || got != earned-w.Fee(tx) || got != sweep.Payout || w.Fee(tx) != sweep.Fee {
+			t.Errorf("sweep pays %v with a fee of %v, announced %+v, earned %v", got, w.Fee(tx), sweep, earned)
 		}
-		w.await("swept earnings in the status", func() error {
-			s := b.status()
+		w.Await("swept earnings in the status", func() error {
+			s := b.Status()
 			e := s.Earnings
 			if e.Swept != sweep.Payout || e.OnChain != 0 || e.Earned() != earned || len(e.Sweeps) != 1 || e.Sweeps[0].Height == 0 {
 				return fmt.Errorf("%+v", e)
@@ -86,5 +87,5 @@ func TestAmounts(t *testing.T) {
 			return nil
 		})
 	}
-	w.books(c, r)
+	w.Books(c, r)
 }

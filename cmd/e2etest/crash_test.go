@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/bitcdn/bitcdn/appliance/box"
+	"github.com/bitcdn/bitcdn/cmd/internal/e2e"
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/ledger"
@@ -34,29 +35,29 @@ func points(t *testing.T, seed uint64, n int) []int64 {
 func TestBoxKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s := w.settings(ask)
+	s := w.Settings(ask)
 	s.Upload.Rate = uploadRate
-	b := w.box(s)
-	c := w.client(200_000)
-	p := c.get(generous, bigBudget)
+	b := w.Box(s)
+	c := w.Client(200_000)
+	p := c.Get(generous, bigBudget)
 	var before ledger.Channel
 	for _, at := range points(t, 1, kills) {
-		b.awaitSold(p, at)
-		b.process.kill()
-		row := openRow(w, b.channels())
+		b.AwaitSold(p, at)
+		b.Process.Kill()
+		row := openRow(w, b.Channels())
 		if row.Seq <= before.Seq || row.Payee < before.Payee || row.Bytes < at {
 			t.Fatalf("after the kill at %d: commitment %d of %v for %d bytes; before it %d of %v", at, row.Seq, row.Payee, row.Bytes, before.Seq, before.Payee)
 		}
 		before = row
-		b.start()
+		b.Start()
 	}
-	w.wantExit(p, 0)
-	r := c.readReceipt()
-	w.compareFiles(r)
+	w.WantExit(p, 0)
+	r := c.ReadReceipt()
+	w.CompareFiles(r)
 	if len(r.Channels) != 1 {
 		t.Errorf("%d channels", len(r.Channels))
 	}
-	w.books(c, r)
+	w.Books(c, r)
 	t.Logf("%d kills, %v at stake at the last one, %+v", kills, before.Payee+before.Creator, r.Channels)
 }
 
@@ -65,55 +66,55 @@ func TestBoxKilled(t *testing.T) {
 func TestBothKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s := w.settings(ask)
+	s := w.Settings(ask)
 	s.Upload.Rate = uploadRate
-	b := w.box(s)
-	c := w.client(200_000)
+	b := w.Box(s)
+	c := w.Client(200_000)
 	random := rand.New(rand.NewPCG(2, 0))
 	var stake money.Satoshis
 	for round := range kills {
-		before := b.sold()
-		p := c.get(generous, bigBudget)
-		b.awaitSold(p, before+(2<<20)+random.Int64N(3<<20))
+		before := b.Sold()
+		p := c.Get(generous, bigBudget)
+		b.AwaitSold(p, before+(2<<20)+random.Int64N(3<<20))
 		if round%2 == 0 {
-			b.process.kill()
-			p.kill()
+			b.Process.Kill()
+			p.Kill()
 		} else {
-			p.kill()
-			b.process.kill()
+			p.Kill()
+			b.Process.Kill()
 		}
-		row := openRow(w, b.channels())
-		acked, signed := c.newest(row.ID)
+		row := openRow(w, b.Channels())
+		acked, signed := newest(w, c, row.ID)
 		if row.Seq < acked || row.Seq > signed {
 			t.Fatalf("the box has commitment %d, acknowledged were %d, signed %d", row.Seq, acked, signed)
 		}
-		b.start()
-		closed, err := b.control.CloseChannels(w.ctx, box.CloseRequest{Channel: fmt.Sprintf("%x", row.ID)})
+		b.Start()
+		closed, err := b.Control.CloseChannels(w.Ctx, box.CloseRequest{Channel: fmt.Sprintf("%x", row.ID)})
 		if err != nil || closed.Channels != 1 {
 			t.Fatalf("%d closed, %v", closed.Channels, err)
 		}
-		b.process.kill() // before or after the broadcast: the outbox has it
-		stored := b.channels()[fmt.Sprintf("%x", row.ID)]
-		b.start()
-		tx := w.mined(bsv.Txid(stored.CloseTxid).String())
-		if tx.Outputs[0].Value != row.Payee || paidTo(tx, shared.creator) != row.Creator {
+		b.Process.Kill() // before or after the broadcast: the outbox has it
+		stored := b.Channels()[fmt.Sprintf("%x", row.ID)]
+		b.Start()
+		tx := w.Mined(bsv.Txid(stored.CloseTxid).String())
+		if tx.Outputs[0].Value != row.Payee || e2e.PaidTo(tx, shared.Creator) != row.Creator {
 			t.Fatalf("close %v, the newest commitment has %v and %v", tx.Outputs, row.Payee, row.Creator)
 		}
 		t.Logf("round %d: acknowledged %d, box %d, signed %d, closed with %v and %v", round, acked, row.Seq, signed, row.Payee, row.Creator)
 		stake += row.Payee + row.Creator
 	}
-	w.wantExit(c.get(generous, bigBudget), 0)
-	r := c.readReceipt()
-	w.compareFiles(r)
+	w.WantExit(c.Get(generous, bigBudget), 0)
+	r := c.ReadReceipt()
+	w.CompareFiles(r)
 	if len(r.Channels) != kills+1 {
 		t.Errorf("%d channels", len(r.Channels))
 	}
-	w.books(c, r)
+	w.Books(c, r)
 	t.Logf("%d rounds, %v at stake, %v spent", kills, stake, r.Spent)
 }
 
 // openRow is the one channel that is not settled.
-func openRow(w *world, rows map[string]ledger.Channel) (open ledger.Channel) {
+func openRow(w *e2e.World, rows map[string]ledger.Channel) (open ledger.Channel) {
 	w.Helper()
 	n := 0
 	for _, row := range rows {
@@ -129,13 +130,13 @@ func openRow(w *world, rows map[string]ledger.Channel) (open ledger.Channel) {
 
 // newest tells which commitment of a channel the box has acknowledged and which
 // the client has signed, as the client's disk has it.
-func (c *client) newest(id [32]byte) (acked, signed uint64) {
-	c.w.Helper()
-	c.w.ledger(c.data, func(l *ledger.Ledger) {
-		row, err := l.Channel(c.w.ctx, id)
-		c.w.must(err)
+func newest(w *e2e.World, c *e2e.Client, id [32]byte) (acked, signed uint64) {
+	w.Helper()
+	w.Ledger(c.Data, func(l *ledger.Ledger) {
+		row, err := l.Channel(w.Ctx, id)
+		w.Must(err)
 		state, err := channel.RestorePayer(row.Snapshot, bsv.PrivateKey{})
-		c.w.must(err)
+		w.Must(err)
 		acked, signed = state.Acked, row.Seq
 	})
 	return acked, signed
@@ -145,39 +146,39 @@ func (c *client) newest(id [32]byte) (acked, signed uint64) {
 func TestClientKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s := w.settings(ask)
+	s := w.Settings(ask)
 	s.Upload.Rate = uploadRate
-	b := w.box(s)
-	c := w.client(200_000)
+	b := w.Box(s)
+	c := w.Client(200_000)
 	for i, at := range points(t, 3, kills) {
-		p := c.get(generous, bigBudget)
-		b.awaitSold(p, at)
-		p.kill()
-		w.ledger(c.data, func(l *ledger.Ledger) {
-			rows, err := l.Channels(w.ctx, ledger.Filter{Role: ledger.Payer})
-			w.must(err)
-			sent, err := l.OutgoingFor(w.ctx, ledger.Funding, 100)
-			w.must(err)
-			paid, fees, err := l.SpentOn(w.ctx, shared.infoHash)
-			w.must(err)
-			t.Logf("kill %d at %d: %d channels, %v and %v in fees, %d bytes sent by the box", i, at, len(rows), paid, fees, b.status().Traffic.Uploaded)
+		p := c.Get(generous, bigBudget)
+		b.AwaitSold(p, at)
+		p.Kill()
+		w.Ledger(c.Data, func(l *ledger.Ledger) {
+			rows, err := l.Channels(w.Ctx, ledger.Filter{Role: ledger.Payer})
+			w.Must(err)
+			sent, err := l.OutgoingFor(w.Ctx, ledger.Funding, 100)
+			w.Must(err)
+			paid, fees, err := l.SpentOn(w.Ctx, shared.InfoHash)
+			w.Must(err)
+			t.Logf("kill %d at %d: %d channels, %v and %v in fees, %d bytes sent by the box", i, at, len(rows), paid, fees, b.Status().Traffic.Uploaded)
 			if paid+fees > bigBudget {
 				t.Errorf("%v and %v in fees", paid, fees)
 			}
 			// Each crash costs the box what was on its way. When that comes to
 			// more than it forgives it settles, and one more channel is opened.
 			for _, row := range rows[:len(rows)-1] {
-				w.transaction(bsv.Txid(row.CloseTxid).String())
+				w.Transaction(bsv.Txid(row.CloseTxid).String())
 			}
 			if len(sent) != len(rows) || rows[len(rows)-1].State != ledger.StateOpen {
 				t.Errorf("%d fundings, channels %+v", len(sent), rows)
 			}
 		})
 	}
-	w.wantExit(c.get(generous, bigBudget), 0)
-	r := c.readReceipt()
-	w.compareFiles(r)
-	uploaded := b.status().Traffic.Uploaded
+	w.WantExit(c.Get(generous, bigBudget), 0)
+	r := c.ReadReceipt()
+	w.CompareFiles(r)
+	uploaded := b.Status().Traffic.Uploaded
 	again := uploaded - titleLength
 	var paid int64
 	for _, ch := range r.Channels {
@@ -192,5 +193,5 @@ func TestClientKilled(t *testing.T) {
 	if settled := int64(len(r.Channels) - 1); again < settled*(ask+royalty).Bytes(paylink.DefaultOffer().CreditWorth) {
 		t.Errorf("%d channels were settled for %d bytes", settled, again)
 	}
-	w.books(c, r)
+	w.Books(c, r)
 }

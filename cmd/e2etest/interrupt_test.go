@@ -1,7 +1,6 @@
 package e2etest
 
 import (
-	"strings"
 	"syscall"
 	"testing"
 
@@ -13,27 +12,27 @@ import (
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s := w.settings(ask)
+	s := w.Settings(ask)
 	s.Upload.Rate = uploadRate
-	b := w.box(s)
-	c := w.client(200_000)
-	p := c.get(generous, bigBudget)
-	b.awaitSold(p, titleLength/3)
-	p.signal(syscall.SIGINT)
-	w.wantExit(p, 130)
-	wantWords(t, p, "bitcdn: error: interrupted: ", "bitcdn: hint: run the same command again to go on where it stopped\n")
-	first := c.readReceipt()
+	b := w.Box(s)
+	c := w.Client(200_000)
+	p := c.Get(generous, bigBudget)
+	b.AwaitSold(p, titleLength/3)
+	p.Signal(syscall.SIGINT)
+	w.WantExit(p, 130)
+	p.WantWords("bitcdn: error: interrupted: ", "bitcdn: hint: run the same command again to go on where it stopped\n")
+	first := c.ReadReceipt()
 	if len(first.Channels) != 1 || first.Channels[0].State != ledger.StateOpen || first.Channels[0].Close != "" || first.Complete {
 		t.Fatalf("%+v", first)
 	}
-	if rows := b.status().Channels; len(rows) != 1 || rows[0].State != ledger.StateOpen || rows[0].Paid != first.Channels[0].Payee || rows[0].Bytes != first.Channels[0].Bytes {
+	if rows := b.Status().Channels; len(rows) != 1 || rows[0].State != ledger.StateOpen || rows[0].Paid != first.Channels[0].Payee || rows[0].Bytes != first.Channels[0].Bytes {
 		t.Errorf("the box has %+v, the receipt %+v", rows, first.Channels)
 	}
-	p = c.get(generous, bigBudget)
-	w.wantExit(p, 0)
-	wantWords(t, p, "goes on with the channel")
-	r := c.readReceipt()
-	w.compareFiles(r)
+	p = c.Get(generous, bigBudget)
+	w.WantExit(p, 0)
+	p.WantWords("goes on with the channel")
+	r := c.ReadReceipt()
+	w.CompareFiles(r)
 	if len(r.Channels) != 1 {
 		t.Errorf("%d channels", len(r.Channels))
 	}
@@ -43,69 +42,59 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("%d bytes on the wire, %d paid, the title has %d", onWire, paid, titleLength)
 	}
 	t.Logf("%d bytes on the wire, %d paid; %d when it was interrupted", onWire, r.Channels[0].Bytes, first.Channels[0].Bytes)
-	w.books(c, r)
-}
-
-func wantWords(t *testing.T, p *process, words ...string) {
-	t.Helper()
-	printed := p.tail(1 << 20)
-	for _, want := range words {
-		if !strings.Contains(printed, want) {
-			t.Errorf("%q is not in what was printed:\n%s", want, printed)
-		}
-	}
+	w.Books(c, r)
 }
 
 // TestBudget lets a budget run out in the middle, and adds to it.
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	b := w.box(w.settings(ask))
-	c := w.client(200_000)
+	b := w.Box(w.Settings(ask))
+	c := w.Client(200_000)
 	const little money.Satoshis = 1_000
-	p := c.get(generous, little)
-	w.wantExit(p, 4)
-	wantWords(t, p, "bitcdn: error: the budget is used up: ", "bitcdn: hint: run the same command with a larger --budget")
-	first := c.readReceipt()
+	p := c.Get(generous, little)
+	w.WantExit(p, 4)
+	p.WantWords("bitcdn: error: the budget is used up: ", "bitcdn: hint: run the same command with a larger --budget")
+	first := c.ReadReceipt()
 	if first.Complete || first.Spent > little || first.Spent < little*9/10 {
 		t.Errorf("%v spent of %v, complete %v", first.Spent, little, first.Complete)
 	}
-	if rows := b.status().Channels; len(rows) != 1 || rows[0].Paid+rows[0].Royalty+first.Channels[0].Fee != first.Spent {
+	if rows := b.Status().Channels; len(rows) != 1 || rows[0].Paid+rows[0].Royalty+first.Channels[0].Fee != first.Spent {
 		t.Errorf("the box has %+v, the receipt %+v", rows, first)
 	}
-	w.wantExit(c.get(generous, bigBudget), 0)
-	r := c.readReceipt()
-	w.compareFiles(r)
+	w.WantExit(c.Get(generous, bigBudget), 0)
+	r := c.ReadReceipt()
+	w.CompareFiles(r)
 	t.Logf("%v and then %v spent: %+v", first.Spent, r.Spent, r.Channels)
-	w.books(c, r)
+	w.Books(c, r)
 }
 
 // TestMaxPrice meets a box that asks for more than the client gives.
 func TestMaxPrice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	b := w.box(w.settings(ask))
-	c := w.client(200_000)
-	p := c.get(ask+royalty-1, bigBudget, "--give-up-after", "5s")
-	w.wantExit(p, 3)
-	wantWords(t, p, "the price is above the limit", "bitcdn: error: ", "bitcdn: hint: ")
-	r := c.readReceipt()
+	b := w.Box(w.Settings(ask))
+	c := w.Client(200_000)
+	p := c.Get(ask+royalty-1, bigBudget, "--give-up-after", "5s")
+	w.WantExit(p, 3)
+	p.WantWords("the price is above the limit", "bitcdn: error: ", "bitcdn: hint: ")
+	r := c.ReadReceipt()
 	if len(r.Channels) != 0 || len(r.Peers) != 1 || r.Peers[0].Wire != 0 || r.Peers[0].Paid || r.Spent != 0 {
 		t.Errorf("%+v", r)
 	}
-	if rows := b.status().Channels; len(rows) != 0 {
+	if rows := b.Status().Channels; len(rows) != 0 {
 		t.Errorf("the box has %+v", rows)
 	}
-	if confirmed, unconfirmed := c.balance(); confirmed != c.pocket || unconfirmed != 0 {
-		t.Errorf("%v and %v are left of %v", confirmed, unconfirmed, c.pocket)
+	if confirmed, unconfirmed := c.Balance(); confirmed != c.Pocket || unconfirmed != 0 {
+		t.Errorf("%v and %v are left of %v", confirmed, unconfirmed, c.Pocket)
 	}
-	w.seedStock("")
-	w.wantExit(c.get(ask+royalty-1, bigBudget), 0)
-	r = c.readReceipt()
-	w.compareFiles(r)
+	w.SeedStock("")
+	w.WantExit(c.Get(ask+royalty-1, bigBudget), 0)
+	r = c.ReadReceipt()
+	w.CompareFiles(r)
 	for _, peer := range r.Peers {
 		want := int64(0)
-		if peer.Peer == w.free[0] {
+		if peer.Peer == w.Free[0] {
 			want = titleLength
 		}
 		if peer.Wire != want || peer.Paid {
@@ -115,5 +104,5 @@ func TestMaxPrice(t *testing.T) {
 	if len(r.Channels) != 0 || r.Spent != 0 {
 		t.Errorf("%+v", r)
 	}
-	w.books(c, r)
+	w.Books(c, r)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bitcdn/bitcdn/cmd/internal/e2e"
 	"github.com/bitcdn/bitcdn/payments/bsv"
 )
 
@@ -38,12 +39,12 @@ func TestSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &world{T: t, ctx: t.Context(), dir: t.TempDir()}
-			config := filepath.Join(w.dir, "bitcdnd.toml")
-			w.must(os.WriteFile(config, []byte(tc.text), 0o600))
-			p := start(t, w.dir, filepath.Join(w.dir, "log"), "bitcdnd", "--config", config, "--data", filepath.Join(w.dir, "box"))
-			w.wantExit(p, 2)
-			wantWords(t, p, append(tc.words, "bitcdnd: error: ", config, "bitcdnd: hint: bitcdnd --print-config shows all settings with their defaults\n")...)
+			w := &e2e.World{T: t, Ctx: t.Context(), Goods: shared, Dir: t.TempDir()}
+			config := filepath.Join(w.Dir, "bitcdnd.toml")
+			w.Must(os.WriteFile(config, []byte(tc.text), 0o600))
+			p := w.Start(w.Dir, filepath.Join(w.Dir, "log"), "bitcdnd", "--config", config, "--data", filepath.Join(w.Dir, "box"))
+			w.WantExit(p, 2)
+			p.WantWords(append(tc.words, "bitcdnd: error: ", config, "bitcdnd: hint: bitcdnd --print-config shows all settings with their defaults\n")...)
 		})
 	}
 }
@@ -53,17 +54,17 @@ func TestSettings(t *testing.T) {
 func TestBusy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	b := w.box(w.settings(ask))
-	p := start(t, w.dir, filepath.Join(w.dir, "second.log"), "bitcdnd", "--config", b.config, "--data", b.data)
-	w.wantExit(p, 3)
-	wantWords(t, p, "bitcdnd: error: ", "another bitcdnd uses this data folder", "bitcdnd: hint: stop the other one")
-	p = start(t, w.dir, filepath.Join(w.dir, "third.log"), "bitcdnd", "--config", b.config, "--data", filepath.Join(w.dir, "other"))
-	w.wantExit(p, 3)
-	wantWords(t, p, "bitcdnd: error: ", b.peers, "address already in use", "bitcdnd: hint: another program uses this address")
-	if got := b.status(); len(got.Titles) != 1 {
+	b := w.Box(w.Settings(ask))
+	p := w.Start(w.Dir, filepath.Join(w.Dir, "second.log"), "bitcdnd", "--config", b.Config, "--data", b.Data)
+	w.WantExit(p, 3)
+	p.WantWords("bitcdnd: error: ", "another bitcdnd uses this data folder", "bitcdnd: hint: stop the other one")
+	p = w.Start(w.Dir, filepath.Join(w.Dir, "third.log"), "bitcdnd", "--config", b.Config, "--data", filepath.Join(w.Dir, "other"))
+	w.WantExit(p, 3)
+	p.WantWords("bitcdnd: error: ", b.Peers, "address already in use", "bitcdnd: hint: another program uses this address")
+	if got := b.Status(); len(got.Titles) != 1 {
 		t.Errorf("%+v", got)
 	}
-	p = start(t, w.dir, filepath.Join(w.dir, "fourth.log"), "bitcdnd", "--config", filepath.Join(w.dir, "none.toml"), "--data", filepath.Join(w.dir, "other"))
-	w.wantExit(p, 2)
-	wantWords(t, p, "none.toml: no such file or directory")
+	p = w.Start(w.Dir, filepath.Join(w.Dir, "fourth.log"), "bitcdnd", "--config", filepath.Join(w.Dir, "none.toml"), "--data", filepath.Join(w.Dir, "other"))
+	w.WantExit(p, 2)
+	p.WantWords("none.toml: no such file or directory")
 }

@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bitcdn/bitcdn/appliance/box"
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain/regnode"
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/webui"
+)
+
+// Seller is a box and its owner.
+type Seller struct {
+	Data    string // folder
+	Config  string // file
+	Peers   string // host:port that clients are told
+	Owner   bsv.PrivateKey
+	Control *box.Control
+	Process *Process
+
+	w *World
+}
+
+// hosts counts the boxes. Each has an address of its own in 127.0.0.0/8, so
+// that nobody takes its port while it is down.
+var hosts atomic.Uint32
+
+func address(t *testing.T) string {
+	t.Helper()
+	n := hosts.Add(1)
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.1:0", 1+os.Getpid()%200, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Settings are those of a box that sells at a price and waits for no block.
+func (w *World) Settings(price money.Rate) box.Settings {
+	s := box.DefaultSettings()
+	s.Network = regnode.Network
+	s.Listen = box.ListenSettings{Peers: address(w.T)}
+	s.Chain = box.ChainSettings{Node: w.URL, Poll: box.Duration(200 * time.Millisecond)}
+	s.Price.Default = price
+	s.Channels.UnconfirmedLimit = 1_000_000
+	s.Payout.Threshold, s.Payout.MaxFeeShare = 10, 1000
+	return s
+}
+
+// Box starts a box that sells the title. Its data folder may be there already.
+func (w *World) Box(s box.Settings) *Seller {
+	w.Helper()
+	n := byte(len(w.Boxes) + 1)
+	b := &Seller{w: w, Data: filepath.Join(w.Dir, fmt.Sprintf("box%d", n)), Peers: s.Listen.Peers}
+	b.Config = filepath.Join(b.Data, "bitcdnd.toml")
+	b.Control = box.NewControl(b.Data)
+	w.Must(os.MkdirAll(b.Data, 0o700))
+	var err error
+	b.Owner, err = bsv.NewPrivateKey(bytes.Repeat([]byte{n}, bsv.PrivateKeySize))
+	w.Must(err)
+	s.Payout.Address = b.Owner.Public().Hash().Address(regnode.Network)
+	w.Must(box.WriteSettings(b.Config, s))
+	b.Start()
+	torrent, err := os.ReadFile(w.Goods.Torrent)
+	w.Must(err)
+	_, err = b.Control.Add(w.Ctx, box.AddRequest{Torrent: torrent, DataDir: w.Goods.Folder})
+	w.Must(err)
+	w.Boxes = append(w.Boxes, b)
+	return b
+}
+
+// Start runs the box until it knows the chain.
+func (b *Seller) Start() {
+	b.w.Helper()
+	b.Launch()
+	b.w.Await("start of a box", func() error {
+		if err := b.Process.Running(); err != nil {
+			return fmt.Errorf("%w:\n%s", err, b.Process.Tail(2000))
+		}
+		status, err := b.Control.Status(b.w.Ctx)
+		if err == nil && status.Chain.Height == 0 {
+			err = errors.New("no height yet")
+		}
+		return err
+	})
+}
+
+// Launch runs the box and does not wait for it.
+func (b *Seller) Launch() {
+	b.w.Helper()
+	b.Process = b.w.Start(b.w.Dir, b.Log(), "bitcdnd", "--config", b.Config, "--data", b.Data)
+}
+
+// Log is the file with all that the box has printed.
+func (b *Seller) Log() string { return b.Data + ".log" }
+
+// Stop asks the box to end, in good order.
+func (b *Seller) Stop() {
+	b.w.Helper()
+	if b.Process.Running() != nil {
+		return
+	}
+	b.Process.Signal(syscall.SIGTERM)
+	b.w.WantExit(b.Process, 0)
+}
+
+// Status is what the box says of itself. It must be running.
+func (b *Seller) Status() webui.Status {
+	b.w.Helper()
+	s, err := b.Control.Status(b.w.Ctx)
+	b.w.Must(err)
+	return s
+}
+
+// Channels are the box's channels. It must not be running.
+func (b *Seller) Channels() map[string]ledger.Channel {
+	b.w.Helper()
+	rows := make(map[string]ledger.Channel)
+	b.w.Ledger(b.Data, func(l *ledger.Ledger) {
+		all, err := l.Channels(b.w.Ctx, ledger.Filter{Role: ledger.Payee})
+		b.w.Must(err)
+		for _, c := range all {
+			rows[fmt.Sprintf("%x", c.ID)] = c
+		}
+	})
+	return rows
+}
+
+// Sold is how many bytes a box has been paid for.
+func (b *Seller) Sold() (n int64) {
+	b.w.Helper()
+	for _, t := range b.Status().Titles {
+		n += t.Sold
+	}
+	return n
+}
+
+// AwaitSold waits until a box has been paid for n bytes in all, while the
+// client runs.
+func (b *Seller) AwaitSold(client *Process, n int64) {
+	b.w.Helper()
+	b.w.Await(fmt.Sprintf("%d bytes sold", n), func() error {
+		sold := b.Sold()
+		if sold >= n {
+			return nil
+		}
+		if err := client.Running(); err != nil {
+			return fmt.Errorf("%w with %d bytes sold", err, sold)
+		}
+		return fmt.Errorf("%d bytes sold", sold)
+	})
+}
