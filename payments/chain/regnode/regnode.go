@@ -21,12 +21,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain/internal/sidecar"
 	"github.com/bitcdn/bitcdn/payments/chain/node"
 )
 
@@ -65,7 +65,7 @@ type Node struct {
 	miner     bsv.PrivateKey
 
 	life    sync.Mutex // guards process
-	process *process
+	process *sidecar.Process
 
 	mu       sync.Mutex // guards what follows; held over Send, Reorganise and Restart
 	coins    []bsv.Coin // of the miner, to be spent in this order
@@ -153,7 +153,7 @@ func (n *Node) launch(ctx context.Context) error {
 	)
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.Dir = n.dir
-	p, err := startProcess(cmd)
+	p, err := sidecar.Start(cmd)
 	if err != nil {
 		return fmt.Errorf("start bsvd: %w", err)
 	}
@@ -166,7 +166,7 @@ func (n *Node) launch(ctx context.Context) error {
 	defer cancel()
 	go func() {
 		select {
-		case <-p.done:
+		case <-p.Done():
 			cancel()
 		case <-probe.Done():
 		}
@@ -179,7 +179,7 @@ func (n *Node) launch(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-p.done:
+		case <-p.Done():
 			said, _ := os.ReadFile(output.Name())
 			return fmt.Errorf("%w: %s", ErrStart, said[max(0, len(said)-500):])
 		case <-ctx.Done():
@@ -208,9 +208,9 @@ func (n *Node) Dir() string { return n.dir }
 
 // Done is closed when the node has ended, for whatever reason; a Restart makes
 // another one.
-func (n *Node) Done() <-chan struct{} { return n.running().done }
+func (n *Node) Done() <-chan struct{} { return n.running().Done() }
 
-func (n *Node) running() *process {
+func (n *Node) running() *sidecar.Process {
 	n.life.Lock()
 	defer n.life.Unlock()
 	return n.process
@@ -224,7 +224,7 @@ func (n *Node) Stop() error {
 	}
 	var err error
 	if p := n.running(); p != nil {
-		err = p.kill()
+		err = p.Kill() // its chain ends with it in any case
 	}
 	if n.temporary {
 		err = errors.Join(err, os.RemoveAll(n.dir))
@@ -232,40 +232,6 @@ func (n *Node) Stop() error {
 	if err != nil {
 		return fmt.Errorf("stop bsvd: %w", err)
 	}
-	return nil
-}
-
-// process is a child with a goroutine that waits for it.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-}
-
-func startProcess(cmd *exec.Cmd) (*process, error) {
-	dieWithParent(cmd)
-	p := &process{cmd: cmd, done: make(chan struct{})}
-	started := make(chan error, 1)
-	go func() {
-		// The kernel's parent of a child is the thread that started it, so that
-		// this thread must live as long as the child.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how a node ends tells nothing that its log does not
-		}
-		close(p.done)
-	}()
-	return p, <-started
-}
-
-// kill does not ask the node to close down in good order: its chain ends with
-// it in any case.
-func (p *process) kill() error {
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	<-p.done
 	return nil
 }
 

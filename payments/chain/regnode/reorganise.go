@@ -296,7 +296,7 @@ func (n *Node) restart(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := n.running().kill(); err != nil {
+	if err := n.running().Kill(); err != nil {
 		return err
 	}
 	if err := n.launch(ctx); err != nil {

@@ -1,4 +1,4 @@
-package regnode
+package sidecar
 
 import (
 	"fmt"

@@ -1,10 +1,10 @@
 //go:build !linux
 
-package regnode
+package sidecar
 
 import "os/exec"
 
-// Only Linux kills the child with its parent. Elsewhere a node whose parent
+// Only Linux kills the child with its parent. Elsewhere a child whose parent
 // is killed has to be ended by hand.
 func dieWithParent(*exec.Cmd) {}
 
