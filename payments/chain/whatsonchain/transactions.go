@@ -1,0 +1,252 @@
+package whatsonchain
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+)
+
+// Status implements chain.Backend. Conflicted is told for transactions that
+// were handed to this Backend's Broadcast (the newest chain.MaxSent of them).
+func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	s, err := b.position(ctx, txid)
+	if err != nil {
+		return chain.Status{}, err
+	}
+	switch s.State {
+	case chain.Mined:
+		s.Proof, err = b.proof(ctx, txid, s.Block)
+	case chain.Unknown:
+		s.Competing, err = b.lost(ctx, txid, 0)
+		if len(s.Competing) > 0 {
+			s.State = chain.Conflicted
+		}
+	}
+	if err != nil {
+		return chain.Status{}, err
+	}
+	return s, nil
+}
+
+// position is how far a transaction has come as the service knows it.
+func (b *Backend) position(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	var answer []struct {
+		Txid, BlockHash, Error     string
+		BlockHeight, Confirmations int64
+	}
+	question := map[string][]bsv.Txid{"txids": {txid}}
+	if err := b.client.post(ctx, "/txs/status", question, &answer); err != nil {
+		return chain.Status{}, fmt.Errorf("ask for the status of %s: %w", txid, err)
+	}
+	if len(answer) != 1 || answer[0].Txid != txid.String() {
+		return chain.Status{}, fmt.Errorf("status of %s: another one: %w", txid, ErrProtocol)
+	}
+	a := answer[0]
+	switch {
+	case strings.EqualFold(a.Error, "unknown"), strings.Contains(strings.ToLower(a.Error), "not found"):
+		return chain.Status{}, nil
+	case a.Error != "":
+		return chain.Status{}, fmt.Errorf("status of %s: %w: %.100q", txid, chain.ErrUnavailable, a.Error)
+	case a.BlockHash == "" || a.Confirmations <= 0:
+		return chain.Status{State: chain.Seen}, nil
+	}
+	block, err := chain.ParseHash(a.BlockHash)
+	if err != nil || block.IsZero() || a.BlockHeight < 0 || a.BlockHeight > math.MaxInt32 {
+		return chain.Status{}, fmt.Errorf("status of %s: block %d %.64q: %w", txid, a.BlockHeight, a.BlockHash, ErrProtocol)
+	}
+	return chain.Status{State: chain.Mined, Height: uint32(a.BlockHeight), Block: block}, nil
+}
+
+// Proof implements chain.Prover.
+func (b *Backend) Proof(ctx context.Context, txid bsv.Txid) (*chain.Proof, error) {
+	s, err := b.Status(ctx, txid)
+	if err != nil {
+		return nil, err
+	}
+	if s.Proof == nil {
+		return nil, fmt.Errorf("a proof for %s, which is %s: %w", txid, s.State, chain.ErrNotFound)
+	}
+	return s.Proof, nil
+}
+
+// proof asks for the proof that a transaction is in a block; nil where the
+// service has none. A transaction that was mined in two chains has two.
+func (b *Backend) proof(ctx context.Context, txid bsv.Txid, block chain.Hash) (*chain.Proof, error) {
+	b.mu.Lock()
+	known := b.proofs[txid]
+	b.mu.Unlock()
+	if known != nil && known.Block == block {
+		return known, nil
+	}
+	var answer []json.RawMessage
+	err := b.client.get(ctx, "/tx/"+txid.String()+"/proof/tsc", &answer)
+	if refusedWith(err, http.StatusNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask for the proof of %s: %w", txid, err)
+	}
+	for _, text := range answer {
+		p, err := chain.ParseTSC(text, txid)
+		if err != nil {
+			return nil, fmt.Errorf("proof of %s: %w: %w", txid, ErrProtocol, err)
+		}
+		if p.Block == block {
+			b.keep(txid, p)
+			return p, nil
+		}
+	}
+	return nil, nil
+}
+
+func (b *Backend) keep(txid bsv.Txid, p *chain.Proof) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range b.proofs {
+		if len(b.proofs) < maxProofs {
+			break
+		}
+		delete(b.proofs, id) // any: what is still watched comes back
+	}
+	b.proofs[txid] = p
+}
+
+// maxAncestors is how many generations a lost parent is looked for.
+const maxAncestors = 25
+
+// lost returns what spends the inputs of a transaction that was handed to
+// Broadcast, or of its parents, in its place.
+func (b *Backend) lost(ctx context.Context, txid bsv.Txid, generation int) ([]bsv.Txid, error) {
+	var winners []bsv.Txid
+	for _, o := range b.sent.Inputs(txid) {
+		by, spent, err := b.spender(ctx, o)
+		switch {
+		case errors.Is(err, chain.ErrNotFound) && generation < maxAncestors:
+			more, err := b.lost(ctx, o.Txid, generation+1)
+			if err != nil {
+				return nil, err
+			}
+			winners = append(winners, more...)
+		case errors.Is(err, chain.ErrNotFound):
+		case err != nil:
+			return nil, err
+		case spent && by != txid:
+			winners = append(winners, by)
+		}
+	}
+	slices.SortFunc(winners, func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(winners), nil
+}
+
+// RawTx implements chain.Backend.
+func (b *Backend) RawTx(ctx context.Context, txid bsv.Txid) (*bsv.Tx, error) {
+	text, err := b.client.ask(ctx, http.MethodGet, "/tx/"+txid.String()+"/hex", nil)
+	if refusedWith(err, http.StatusNotFound) || err == nil && len(text) == 0 {
+		return nil, fmt.Errorf("transaction %s: %w", txid, chain.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("transaction %s: %w", txid, err)
+	}
+	if len(text) > 2*chain.MaxTxSize {
+		return nil, fmt.Errorf("transaction %s: %d bytes: %w", txid, len(text)/2, ErrProtocol)
+	}
+	raw, err := hex.DecodeString(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("transaction %s: %w: %w", txid, ErrProtocol, err)
+	}
+	tx, err := bsv.ParseTx(raw, chain.MaxTxSize)
+	if err != nil {
+		return nil, fmt.Errorf("transaction %s: %w: %w", txid, ErrProtocol, err)
+	}
+	if tx.Txid() != txid {
+		return nil, fmt.Errorf("transaction %s: the service sent another one: %w", txid, ErrProtocol)
+	}
+	return tx, nil
+}
+
+// Broadcast implements chain.Backend; prev may be nil.
+func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) error {
+	txid := tx.Txid()
+	if prev != nil && len(prev) != len(tx.Inputs) {
+		return chain.Reject(chain.Invalid, fmt.Sprintf("%d previous outputs for %d inputs", len(prev), len(tx.Inputs)))
+	}
+	raw := tx.Bytes()
+	if len(raw) > chain.MaxTxSize {
+		return chain.Reject(chain.Invalid, fmt.Sprintf("%d bytes", len(raw)))
+	}
+	if !tx.FinalAt(0) {
+		tip, _, err := b.info(ctx)
+		if err != nil {
+			return fmt.Errorf("broadcast %s: %w", txid, err)
+		}
+		if !tx.FinalAt(tip + 1) {
+			return chain.Reject(chain.NonFinal, fmt.Sprintf("lock time %d, next block %d", tx.LockTime, tip+1))
+		}
+	}
+	b.sent.Add(tx)
+	answer, err := b.client.ask(ctx, http.MethodPost, "/tx/raw", map[string]string{"txhex": hex.EncodeToString(raw)})
+	refused := new(refusal)
+	switch {
+	case errors.As(err, &refused):
+		err = b.judge(ctx, tx, refused)
+	case err == nil && !took(answer, txid):
+		err = fmt.Errorf("the service took %.80q: %w", answer, ErrProtocol)
+	}
+	if err != nil {
+		return fmt.Errorf("broadcast %s: %w", txid, err)
+	}
+	return nil
+}
+
+// took reports whether the answer to a broadcast names the transaction: as
+// text, as JSON text, or as an object.
+func took(answer []byte, txid bsv.Txid) bool {
+	var object struct{ Txid string }
+	if json.Unmarshal(answer, &object) == nil {
+		return object.Txid == txid.String()
+	}
+	return string(bytes.Trim(answer, `"`)) == txid.String()
+}
+
+// judge says what a refusal means: nil where the network has the transaction,
+// a *chain.Rejected, or chain.ErrUnavailable.
+func (b *Backend) judge(ctx context.Context, tx *bsv.Tx, refused *refusal) error {
+	reason, known := chain.ParseRefusal(refused.text)
+	if reason == chain.Other && !known && refused.Unwrap() == chain.ErrUnavailable {
+		return refused // the words of what stands in front of the node
+	}
+	rejected := chain.Reject(reason, refused.text)
+	if !known && (reason == chain.Invalid || reason == chain.LowFee || reason == chain.NonFinal) {
+		return rejected
+	}
+	// A transaction that is mined and spent again is refused with the words for
+	// missing inputs, so ask before it is called lost.
+	s, err := b.position(ctx, tx.Txid())
+	switch {
+	case err != nil && errors.Is(err, chain.ErrUnavailable):
+		return err
+	case known, err == nil && s.State != chain.Unknown:
+		return nil
+	case reason != chain.MissingInputs:
+		return rejected
+	}
+	for _, in := range tx.Inputs {
+		switch _, spent, err := b.spender(ctx, in.Prev); {
+		case errors.Is(err, chain.ErrUnavailable):
+			return err
+		case err == nil && spent:
+			return chain.Reject(chain.DoubleSpend, refused.text)
+		}
+	}
+	return rejected
+}
