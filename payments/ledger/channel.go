@@ -61,10 +61,17 @@ func rank(state string) int {
 // settled reports whether nothing more is expected of a channel in this state.
 func settled(state string) bool { return rank(state) == 4 }
 
-// MaxSnapshot is the largest Snapshot in bytes.
-const MaxSnapshot = 1 << 20
+// Limits of a Channel.
+const (
+	MaxSnapshot = 1 << 20 // bytes
+	MaxCreators = 256
+)
 
 // Channel is one payment channel as this node knows it.
+//
+// It may serve several titles, one after the other: Title is the one that is
+// being served, and what the amounts and Bytes grow by belongs to it. Shares
+// tells what each title has.
 type Channel struct {
 	ID        [32]byte
 	Role      Role
@@ -84,7 +91,10 @@ type Channel struct {
 	Seq            uint64 // of the newest commitment; at most 2^63-1
 	Bytes          int64  // that it pays for
 	Payee, Creator money.Satoshis
-	Snapshot       []byte // the channel machine's state; at most MaxSnapshot
+	// Creators says whom Creator is paid to, ordered by hash when it is read.
+	// Where it is given its amounts make up Creator; nil leaves what is stored.
+	Creators []CreatorAmount
+	Snapshot []byte // the channel machine's state; at most MaxSnapshot
 
 	CloseTxid [32]byte // of the close or refund, once known
 	// Fee is what the payer bears in fees for this channel, its share of the
@@ -97,7 +107,13 @@ type Channel struct {
 type Filter struct {
 	Role  Role      // zero: both
 	Open  *bool     // true: opening, open and closing ones; false: the others
-	Title *[20]byte // of this title only
+	Title *[20]byte // that serve this title or have served it
+}
+
+// CreatorAmount is what a channel pays to one creator.
+type CreatorAmount struct {
+	Hash   [20]byte // of the creator's address
+	Amount money.Satoshis
 }
 
 func (c *Channel) check() error {
@@ -117,6 +133,31 @@ func (c *Channel) check() error {
 	if c.Payee+c.Creator > c.Capacity {
 		return fmt.Errorf("%s and %s of %s: %w", c.Payee, c.Creator, c.Capacity, ErrUnbalanced)
 	}
+	return c.checkCreators()
+}
+
+func (c *Channel) checkCreators() error {
+	if c.Creators == nil {
+		return nil
+	}
+	if len(c.Creators) > MaxCreators {
+		return fmt.Errorf("%d creators: %w", len(c.Creators), money.ErrRange)
+	}
+	var sum money.Satoshis
+	seen := make(map[[20]byte]bool, len(c.Creators))
+	for _, a := range c.Creators {
+		if seen[a.Hash] {
+			return fmt.Errorf("creator %x twice: %w", a.Hash[:4], ErrUnbalanced)
+		}
+		seen[a.Hash] = true
+		var err error
+		if sum, err = sum.Add(a.Amount); err != nil {
+			return err
+		}
+	}
+	if sum != c.Creator {
+		return fmt.Errorf("%s to creators, together %s: %w", c.Creator, sum, ErrUnbalanced)
+	}
 	return nil
 }
 
@@ -125,8 +166,10 @@ func (c *Channel) check() error {
 // that are known.
 func (c *Channel) merge(old *Channel) error {
 	switch {
-	case c.Role != old.Role, c.Title != old.Title, c.KeyIndex != old.KeyIndex:
-		return fmt.Errorf("role, title or key: %w", ErrChanged)
+	case c.Role != old.Role, c.KeyIndex != old.KeyIndex:
+		return fmt.Errorf("role or key: %w", ErrChanged)
+	case c.Title != old.Title && settled(old.State):
+		return fmt.Errorf("title of a settled channel: %w", ErrChanged)
 	case old.FundingTxid != [32]byte{} && (c.FundingTxid != old.FundingTxid ||
 		c.FundingIndex != old.FundingIndex || c.Capacity != old.Capacity):
 		return fmt.Errorf("funding: %w", ErrChanged)
@@ -174,9 +217,16 @@ func (u *update) saveChannel(c Channel) error {
 		err = u.insertChannel(c)
 	case err == nil:
 		c.Updated = u.now
-		if err = c.merge(&old); err == nil {
+		err = c.merge(&old)
+		if err == nil && c.Title != old.Title {
+			err = u.leaveTitle(old)
+		}
+		if err == nil {
 			err = u.updateChannel(c)
 		}
+	}
+	if err == nil {
+		err = u.saveCreators(c)
 	}
 	if err != nil {
 		return fmt.Errorf("channel %x: %w", c.ID[:4], err)
@@ -209,7 +259,7 @@ func (u *update) insertChannel(c Channel) error {
 }
 
 func (u *update) updateChannel(c Channel) error {
-	_, err := u.tx.StmtContext(u.ctx, u.ledger.updateOne).ExecContext(u.ctx, c.State, c.TitleName, c.Remote, c.PeerKey[:],
+	_, err := u.tx.StmtContext(u.ctx, u.ledger.updateOne).ExecContext(u.ctx, c.State, c.Title[:], c.TitleName, c.Remote, c.PeerKey[:],
 		nullHash(c.FundingTxid), c.FundingIndex, int64(c.Capacity), c.RefundHeight, int64(c.Rate), int64(c.Royalty),
 		int64(c.Seq), c.Bytes, int64(c.Payee), int64(c.Creator), bytes.Clone(c.Snapshot), nullHash(c.CloseTxid),
 		int64(c.Fee), millis(c.Updated), c.ID[:])
@@ -272,7 +322,8 @@ func (l *Ledger) Channels(ctx context.Context, f Filter) ([]Channel, error) {
 		where = append(where, clause)
 	}
 	if f.Title != nil {
-		where, args = append(where, `title = ?`), append(args, f.Title[:])
+		where = append(where, `(title = ? OR id IN (SELECT channel FROM channel_titles WHERE title = ?))`)
+		args = append(args, f.Title[:], f.Title[:])
 	}
 	query := selectChannels
 	if len(where) > 0 {
@@ -285,7 +336,11 @@ const channelColumns = `id, role, state, title, title_name, remote, peer_key, ke
 	funding_index, capacity, refund_height, rate, royalty, seq, bytes, payee, creator, snapshot, close_txid,
 	fee, created, updated`
 
-const selectChannels = `SELECT ` + channelColumns + ` FROM channels`
+const selectChannels = `SELECT ` + channelColumns + `, (SELECT group_concat(hex(hash) || amount, ' ' ORDER BY hash)
+	FROM channel_creators WHERE channel = channels.id) FROM channels`
+
+// selectChannelOnly leaves out the creators.
+const selectChannelOnly = `SELECT ` + channelColumns + `, NULL FROM channels WHERE id = ?`
 
 // channelIsOpen is spelled as the partial index on channels is, so that SQLite
 // uses it.
@@ -294,7 +349,7 @@ const channelIsOpen = `(state IN ('opening', 'open', 'closing'))`
 const insertChannel = `INSERT INTO channels (` + channelColumns + `)
 	VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
 
-const updateChannel = `UPDATE channels SET state = ?, title_name = ?, remote = ?, peer_key = ?, funding_txid = ?,
+const updateChannel = `UPDATE channels SET state = ?, title = ?, title_name = ?, remote = ?, peer_key = ?, funding_txid = ?,
 	funding_index = ?, capacity = ?, refund_height = ?, rate = ?, royalty = ?, seq = ?, bytes = ?, payee = ?,
 	creator = ?, snapshot = ?, close_txid = ?, fee = ?, updated = ? WHERE id = ?`
 
@@ -323,16 +378,19 @@ func queryChannels(ctx context.Context, q querier, query string, args ...any) ([
 	return scanChannels(rows)
 }
 
-func scanChannels(rows *sql.Rows) ([]Channel, error) {
+func scanChannels(rows *sql.Rows) (all []Channel, err error) {
 	defer rows.Close()
-	var all []Channel
 	for rows.Next() {
 		var c Channel
 		var seq, created, updated int64
+		var creators sql.NullString
 		if err := rows.Scan(fixed(c.ID[:]), &c.Role, &c.State, fixed(c.Title[:]), &c.TitleName, &c.Remote,
 			fixed(c.PeerKey[:]), &c.KeyIndex, fixed(c.FundingTxid[:]), &c.FundingIndex, &c.Capacity,
 			&c.RefundHeight, &c.Rate, &c.Royalty, &seq, &c.Bytes, &c.Payee, &c.Creator, &c.Snapshot,
-			fixed(c.CloseTxid[:]), &c.Fee, &created, &updated); err != nil {
+			fixed(c.CloseTxid[:]), &c.Fee, &created, &updated, &creators); err != nil {
+			return nil, fmt.Errorf("read channels: %w", err)
+		}
+		if c.Creators, err = parseCreators(creators.String); err != nil {
 			return nil, fmt.Errorf("read channels: %w", err)
 		}
 		c.Seq, c.Created, c.Updated = uint64(seq), fromMillis(created), fromMillis(updated)

@@ -30,20 +30,7 @@ func (l *Ledger) checkBooks(ctx context.Context) error {
 }
 
 func checkBooks(ctx context.Context, tx *sql.Tx) error {
-	for _, rule := range []struct{ text, count string }{
-		{"groups of entries that do not sum to zero", `SELECT count(*) FROM
-			(SELECT 1 FROM entries GROUP BY tx_group HAVING sum(amount) != 0)`},
-		{"coins reserved for nothing", `SELECT count(*) FROM coins WHERE state = 'reserved' AND spent_by IS NULL`},
-		{"coins with a spender that are free", `SELECT count(*) FROM coins
-			WHERE state IN ('pending', 'unspent', 'void') AND spent_by IS NOT NULL`},
-		{"satoshis by which the wallet's account and its coins differ", `SELECT abs(
-			(SELECT coalesce(sum(amount), 0) FROM entries WHERE account = 'wallet') -
-			(SELECT coalesce(sum(value), 0) FROM coins AS c
-				LEFT JOIN outgoing AS maker ON maker.txid = c.txid AND ` + bookedRow("maker") + `
-				LEFT JOIN outgoing AS spender ON spender.txid = c.spent_by AND ` + bookedRow("spender") + `
-				WHERE c.state = 'unspent' OR c.state = 'pending' AND maker.txid IS NOT NULL
-				OR c.state = 'reserved' AND spender.txid IS NULL))`},
-	} {
+	for _, rule := range rules {
 		var n int64
 		if err := one(ctx, tx, &n, rule.count); err != nil {
 			return err
@@ -52,6 +39,43 @@ func checkBooks(ctx context.Context, tx *sql.Tx) error {
 			return fmt.Errorf("%d %s: %w", n, rule.text, ErrBooks)
 		}
 	}
+	return checkSubjects(ctx, tx)
+}
+
+// rules are counts that are zero in books that are right.
+var rules = []struct{ text, count string }{
+	{"groups of entries that do not sum to zero", `SELECT count(*) FROM
+			(SELECT 1 FROM entries GROUP BY tx_group HAVING sum(amount) != 0)`},
+	{"coins reserved for nothing", `SELECT count(*) FROM coins WHERE state = 'reserved' AND spent_by IS NULL`},
+	{"coins with a spender that are free", `SELECT count(*) FROM coins
+			WHERE state IN ('pending', 'unspent', 'void') AND spent_by IS NOT NULL`},
+	{"satoshis by which the wallet's account and its coins differ", `SELECT abs(
+			(SELECT coalesce(sum(amount), 0) FROM entries WHERE account = 'wallet') -
+			(SELECT coalesce(sum(value), 0) FROM coins AS c
+				LEFT JOIN outgoing AS maker ON maker.txid = c.txid AND ` + bookedRow("maker") + `
+				LEFT JOIN outgoing AS spender ON spender.txid = c.spent_by AND ` + bookedRow("spender") + `
+				WHERE c.state = 'unspent' OR c.state = 'pending' AND maker.txid IS NOT NULL
+				OR c.state = 'reserved' AND spender.txid IS NULL))`},
+	{"entries missing from the journal", `SELECT coalesce(max(id), 0) - count(*) FROM entries`},
+	{"transactions whose coins are not where its state puts them", `SELECT count(*) FROM outgoing AS o JOIN coins AS c
+		ON c.spent_by = o.txid AND c.state != CASE WHEN o.state IN ('seen', 'mined') THEN 'spent' ELSE 'reserved' END
+		OR c.txid = o.txid AND c.state = CASE WHEN o.state IN ('seen', 'mined') THEN 'pending' ELSE 'unspent' END`},
+	{"closes on the network of channels that are not closed by them", `SELECT count(*) FROM outgoing AS o
+		JOIN channels AS c ON c.id = o.channel WHERE o.purpose = 'close' AND o.state IN ('seen', 'mined')
+		AND (c.state != 'closed' OR c.close_txid IS NOT o.txid)
+		AND NOT EXISTS (SELECT 1 FROM outgoing AS other WHERE other.channel = o.channel AND other.txid != o.txid)`},
+	{"channels whose titles have more than the channel", `SELECT count(*) FROM channels AS c JOIN
+		(SELECT channel, sum(commitments) AS commitments, sum(bytes) AS bytes, sum(payee) AS payee, sum(creator) AS creator
+			FROM channel_titles GROUP BY channel) AS t ON t.channel = c.id
+		WHERE t.commitments > c.seq OR t.bytes > c.bytes OR t.payee > c.payee OR t.creator > c.creator`},
+	{"channels whose creators have more than the channel", `SELECT count(*) FROM channels AS c JOIN
+		(SELECT channel, sum(amount) AS amount FROM channel_creators GROUP BY channel) AS t ON t.channel = c.id
+		WHERE t.amount > c.creator`},
+	{"titles and creators of channels that are not there", `SELECT count(*) FROM
+		(SELECT channel FROM channel_titles UNION SELECT channel FROM channel_creators) WHERE channel NOT IN (SELECT id FROM channels)`},
+}
+
+func checkSubjects(ctx context.Context, tx *sql.Tx) error {
 	subjects, err := allSubjects(ctx, tx)
 	if err != nil {
 		return err
@@ -74,7 +98,7 @@ func checkBooks(ctx context.Context, tx *sql.Tx) error {
 
 // bookedRow is Outgoing.booked in SQL.
 func bookedRow(table string) string {
-	return table + `.purpose IN ('funding', 'sweep', 'send') AND ` + table + `.state != 'conflicted'`
+	return table + `.purpose NOT IN ('close', 'refund') AND ` + table + `.state != 'conflicted'`
 }
 
 func allSubjects(ctx context.Context, q querier) ([]subject, error) {

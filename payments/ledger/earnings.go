@@ -25,14 +25,14 @@ const closeIsMined = `outgoing AS o ON o.txid = c.close_txid AND o.state = 'mine
 // EarningsByTitle returns what each title has earned, the most first. Channels
 // that failed or that the payer took back count for nothing.
 func (l *Ledger) EarningsByTitle(ctx context.Context) ([]TitleEarnings, error) {
-	// The bare column title_name comes from the row with the largest updated:
+	// The bare column name comes from the row with the largest updated:
 	// SQLite promises so for a single max().
-	rows, err := l.db.Read().QueryContext(ctx, `SELECT c.title, c.title_name, max(c.updated), sum(c.bytes),
-		sum(CASE WHEN o.txid IS NULL THEN c.payee ELSE 0 END),
-		sum(CASE WHEN o.txid IS NULL THEN 0 ELSE c.payee END), sum(c.creator), count(*)
-		FROM channels AS c LEFT JOIN `+closeIsMined+`
+	rows, err := l.db.Read().QueryContext(ctx, withShares+`SELECT s.title, s.name, max(c.updated), sum(s.bytes),
+		sum(CASE WHEN o.txid IS NULL THEN s.payee ELSE 0 END),
+		sum(CASE WHEN o.txid IS NULL THEN 0 ELSE s.payee END), sum(s.creator), count(DISTINCT c.id)
+		FROM shares AS s JOIN channels AS c ON c.id = s.channel LEFT JOIN `+closeIsMined+`
 		WHERE c.role = 2 AND c.state IN ('open', 'closing', 'closed')
-		GROUP BY c.title ORDER BY sum(c.payee) DESC, c.title`)
+		GROUP BY s.title ORDER BY sum(s.payee) DESC, s.title`)
 	if err != nil {
 		return nil, fmt.Errorf("read earnings: %w", err)
 	}
@@ -123,13 +123,24 @@ func (l *Ledger) totals(ctx context.Context) (Totals, error) {
 
 // SpentOn returns what this node has paid for a title, by its newest
 // commitments and royalties included, and the fees that it bore for that, as
-// far as known. What came back by a refund is not paid.
+// far as known: those of the channels that were opened for it. What came back
+// by a refund is not paid.
 func (l *Ledger) SpentOn(ctx context.Context, title [20]byte) (paid, fees money.Satoshis, err error) {
-	err = l.db.Read().QueryRowContext(ctx, `SELECT
-		coalesce(sum(CASE WHEN state IN ('refunded', 'failed') THEN 0 ELSE payee + creator END), 0),
-		coalesce(sum(fee), 0) FROM channels WHERE role = 1 AND title = ?`, title[:]).Scan(&paid, &fees)
+	shares, err := l.Shares(ctx, title, Payer)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read spending: %w", err)
+	}
+	for _, s := range shares {
+		amounts := []money.Satoshis{paid, s.Payee, s.Creator}
+		if s.Channel.State == StateRefunded || s.Channel.State == StateFailed {
+			amounts = amounts[:1]
+		}
+		if paid, err = money.Sum(amounts...); err == nil {
+			fees, err = fees.Add(s.Fee)
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("read spending: %w", err)
+		}
 	}
 	return paid, fees, nil
 }

@@ -26,7 +26,7 @@ const (
 	AccountDeposits    = "deposits"     // coins that came from outside; negative
 	AccountWithdrawn   = "withdrawn"    // coins that somebody with the same words spent
 	AccountFeesChannel = "fees:channel" // miners' fees of fundings and closes
-	AccountFeesSweep   = "fees:sweep"
+	AccountFeesSweep   = "fees:sweep"   // and of consolidations
 	AccountFeesSend    = "fees:send"
 )
 
@@ -180,7 +180,7 @@ func (u *update) post(s subject, ls lines, note string) error {
 	}
 	slices.SortFunc(order, func(a, b line) int {
 		return cmp.Or(cmp.Compare(a.account, b.account), bytes.Compare(a.txid[:], b.txid[:]),
-			bytes.Compare(a.channel[:], b.channel[:]))
+			bytes.Compare(a.channel[:], b.channel[:]), bytes.Compare(a.title[:], b.title[:]))
 	})
 	var group int64
 	if err := u.tx.QueryRowContext(u.ctx, `SELECT coalesce(max(tx_group), 0) + 1 FROM entries`).Scan(&group); err != nil {
@@ -291,6 +291,9 @@ func dueFor(ctx context.Context, q querier, s subject) (lines, string, error) {
 //	payee: wallet + coin, receivable + rest, sales - payee
 //	payer: wallet + coin, purchases + payee, royalties + creator, fees + rest, escrow - capacity
 //	refunded, payer: wallet + coin, fees + rest, escrow - capacity
+//
+// Sales, purchases and royalties are those of each title, all else is booked
+// under the title for which the channel was opened, as its funding was.
 func dueForChannel(ctx context.Context, q querier, id [32]byte) (lines, string, error) {
 	due := make(lines)
 	found, err := queryChannels(ctx, q, selectChannels+` WHERE id = ?`, id[:])
@@ -310,23 +313,32 @@ func dueForChannel(ctx context.Context, q querier, id [32]byte) (lines, string, 
 	if err != nil {
 		return nil, "", err
 	}
-	add := func(account string, amount int64) {
-		due.add(line{account: account, channel: c.ID, title: c.Title, txid: c.CloseTxid}, amount)
+	shares, err := sharesOf(ctx, q, c)
+	if err != nil {
+		return nil, "", err
 	}
-	add(AccountWallet, back)
+	add := func(account string, title [20]byte, amount int64) {
+		due.add(line{account: account, channel: c.ID, title: title, txid: c.CloseTxid}, amount)
+	}
+	opened := shares[0].Title
+	add(AccountWallet, opened, back)
 	if c.Role == Payee {
-		add(AccountReceivable, int64(c.Payee)-back)
-		add(AccountSales, -int64(c.Payee))
+		add(AccountReceivable, opened, int64(c.Payee)-back)
+		for _, s := range shares {
+			add(AccountSales, s.Title, -int64(s.Payee))
+		}
 		return due, note, nil
 	}
 	rest := int64(c.Capacity) - back
 	if c.State == StateClosed {
-		add(AccountPurchases, int64(c.Payee))
-		add(AccountRoyalties, int64(c.Creator))
+		for _, s := range shares {
+			add(AccountPurchases, s.Title, int64(s.Payee))
+			add(AccountRoyalties, s.Title, int64(s.Creator))
+		}
 		rest -= int64(c.Payee + c.Creator)
 	}
-	add(AccountFeesChannel, rest)
-	add(AccountEscrow, -int64(c.Capacity))
+	add(AccountFeesChannel, opened, rest)
+	add(AccountEscrow, opened, -int64(c.Capacity))
 	return due, note, nil
 }
 
@@ -370,7 +382,11 @@ func dueForPayment(ctx context.Context, q querier, txid [32]byte) (lines, string
 			return nil, "", err
 		}
 		for _, c := range channels {
-			due.add(line{account: AccountEscrow, channel: c.ID, title: c.Title, txid: txid}, int64(c.Capacity))
+			shares, err := sharesOf(ctx, q, c)
+			if err != nil {
+				return nil, "", err
+			}
+			due.add(line{account: AccountEscrow, channel: c.ID, title: shares[0].Title, txid: txid}, int64(c.Capacity))
 			rest -= int64(c.Capacity)
 		}
 		if rest < 0 {
@@ -390,7 +406,7 @@ func feeAccount(purpose string) string {
 	switch purpose {
 	case Funding:
 		return AccountFeesChannel
-	case Sweep:
+	case Sweep, Consolidation:
 		return AccountFeesSweep
 	}
 	return AccountFeesSend

@@ -77,3 +77,29 @@ func (l *Ledger) Claimed(ctx context.Context, name string) (value string, err er
 	}
 	return value, nil
 }
+
+// Marked returns what is remembered under a name, "" where nothing is.
+func (l *Ledger) Marked(ctx context.Context, name string) (string, error) {
+	var value string
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT value FROM marks WHERE name = ?`, name)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	defer rows.Close()
+	if rows.Next() {
+		err = rows.Scan(&value)
+	}
+	if err = errors.Join(err, rows.Err()); err != nil {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	return value, nil
+}
+
+// Mark remembers a value under a name instead of the former one.
+func (l *Ledger) Mark(ctx context.Context, name, value string) error {
+	return l.change(ctx, func(u *update) error {
+		_, err := u.tx.ExecContext(u.ctx, `INSERT INTO marks (name, value) VALUES (?, ?)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+		return err
+	})
+}

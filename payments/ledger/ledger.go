@@ -43,8 +43,8 @@ var (
 	// other amounts for a channel that is settled.
 	ErrStale = errors.New("older than what the ledger holds")
 	// ErrChanged says that something which never changes was changed: a
-	// channel's role, title or funding, or the bytes of an outgoing
-	// transaction.
+	// channel's role or funding, the title of a settled one, or the bytes of an
+	// outgoing transaction.
 	ErrChanged = errors.New("differs from what the ledger holds")
 	// ErrCoinTaken says that a coin is reserved, spent or not there.
 	ErrCoinTaken = errors.New("coin is not available")
@@ -59,7 +59,7 @@ type Ledger struct {
 	db    *db.DB
 	clock func() time.Time
 	// What every payment needs, compiled.
-	selectOne, updateOne *sql.Stmt
+	selectOne, updateOne, saveCreator *sql.Stmt
 }
 
 // Open opens the ledger in the database file at path, which it creates where
@@ -87,11 +87,13 @@ func open(ctx context.Context, path string, clock func() time.Time, opt db.Optio
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{db: d, clock: clock}
-	if l.selectOne, err = d.Prepare(ctx, selectChannels+` WHERE id = ?`); err == nil {
-		l.updateOne, err = d.Prepare(ctx, updateChannel)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), d.Close())
+	for _, s := range []struct {
+		into  **sql.Stmt
+		query string
+	}{{&l.selectOne, selectChannelOnly}, {&l.updateOne, updateChannel}, {&l.saveCreator, saveCreator}} {
+		if *s.into, err = d.Prepare(ctx, s.query); err != nil {
+			return nil, errors.Join(fmt.Errorf("open ledger: %w", err), d.Close())
+		}
 	}
 	return l, nil
 }

@@ -127,7 +127,6 @@ func TestAnOlderCommitmentIsRefused(t *testing.T) {
 	}
 	for name, change := range map[string]func(*ledger.Channel){
 		"role":     func(c *ledger.Channel) { c.Role = ledger.Payer },
-		"title":    func(c *ledger.Channel) { c.Title[0]++ },
 		"key":      func(c *ledger.Channel) { c.KeyIndex++ },
 		"funding":  func(c *ledger.Channel) { c.FundingTxid[0]++ },
 		"capacity": func(c *ledger.Channel) { c.Capacity++ },

@@ -18,6 +18,8 @@ const (
 	Refund  = "refund"  // takes a channel's capacity back
 	Sweep   = "sweep"   // pays earnings out to the owner
 	Send    = "send"    // pays somebody
+	// Consolidation joins coins of the wallet in one.
+	Consolidation = "consolidation"
 )
 
 // States of an outgoing transaction.
@@ -48,8 +50,8 @@ type Outgoing struct {
 	PrevOutputs []byte // the outputs that it spends, in the wallet's encoding
 	Purpose     string
 	Channel     [32]byte // of a close and a refund
-	// Fee is the miner's, of a funding, a sweep and a send; what is left over
-	// from their coins went to others.
+	// Fee is the miner's, of all but closes and refunds; what is left over from
+	// the coins that are spent went to others.
 	Fee money.Satoshis
 	// Outputs are the coins that it makes for this wallet; all have its Txid.
 	// They are stored with it and not returned when it is read: see Coins.
@@ -68,7 +70,7 @@ type Outgoing struct {
 
 func (o *Outgoing) check() error {
 	switch o.Purpose {
-	case Funding, Sweep, Send:
+	case Funding, Sweep, Send, Consolidation:
 	case Close, Refund:
 		if o.Channel == [32]byte{} {
 			return errors.New("without its channel")
@@ -98,7 +100,7 @@ func (o *Outgoing) check() error {
 // pays reports whether it moves coins of the wallet, as opposed to the output
 // of a channel.
 func (o *Outgoing) pays() bool {
-	return o.Purpose == Funding || o.Purpose == Sweep || o.Purpose == Send
+	return o.Purpose != Close && o.Purpose != Refund
 }
 
 // PutOutgoing stores a transaction that is to be broadcast, in state Pending
