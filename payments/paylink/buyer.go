@@ -274,7 +274,8 @@ func (b *Buyer) notify(p *purchase, format string, args ...any) {
 	}
 }
 
-// Receipt is what one channel of a download cost.
+// Receipt is what one channel of a download cost: of a channel that served other
+// titles too, the part for this one.
 type Receipt struct {
 	Seeder  string
 	Channel wire.ChannelID
@@ -286,7 +287,7 @@ type Receipt struct {
 	Commitments uint64
 	Payee       money.Satoshis
 	Creator     money.Satoshis
-	Fee         money.Satoshis // of funding and close
+	Fee         money.Satoshis // of funding and close, where the channel was opened for this title
 	Funding     bsv.Txid
 	Close       bsv.Txid // zero while the channel is open
 }
@@ -296,17 +297,18 @@ func (r Receipt) Total() money.Satoshis { return r.Payee + r.Creator + r.Fee }
 
 // Receipts lists the channels that paid for a title, in earlier runs too.
 func Receipts(ctx context.Context, l *ledger.Ledger, infoHash [20]byte) ([]Receipt, error) {
-	rows, err := l.Channels(ctx, ledger.Filter{Role: ledger.Payer, Title: &infoHash})
+	shares, err := l.Shares(ctx, infoHash, ledger.Payer)
 	if err != nil {
 		return nil, err
 	}
 	var receipts []Receipt
-	for _, row := range rows {
-		if row.State == ledger.StateFailed || row.Seq == 0 {
+	for _, s := range shares {
+		row := &s.Channel
+		if row.State == ledger.StateFailed || s.Commitments == 0 {
 			continue
 		}
-		receipts = append(receipts, Receipt{Seeder: row.Remote, Channel: row.ID, State: row.State, Rate: row.Rate, Royalty: row.Royalty,
-			Bytes: row.Bytes, Commitments: row.Seq, Payee: row.Payee, Creator: row.Creator, Fee: row.Fee, Funding: row.FundingTxid, Close: row.CloseTxid})
+		receipts = append(receipts, Receipt{Seeder: row.Remote, Channel: row.ID, State: row.State, Rate: s.Rate, Royalty: s.Royalty,
+			Bytes: s.Bytes, Commitments: s.Commitments, Payee: s.Payee, Creator: s.Creator, Fee: s.Fee, Funding: row.FundingTxid, Close: row.CloseTxid})
 	}
 	slices.SortStableFunc(receipts, func(x, y Receipt) int { return cmp.Compare(x.Seeder, y.Seeder) })
 	return receipts, nil
