@@ -5,6 +5,7 @@ package durable
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -21,7 +22,20 @@ func Create(path string, b []byte, perm os.FileMode) error {
 	return write(path, b, perm, os.Link) // a rename would replace
 }
 
+// ReplaceWith is Replace for content that is written piece by piece. Where fill
+// returns an error, ReplaceWith returns it and the file is as it was.
+func ReplaceWith(path string, perm os.FileMode, fill func(io.Writer) error) error {
+	return writeWith(path, perm, fill, os.Rename)
+}
+
 func write(path string, b []byte, perm os.FileMode, put func(from, to string) error) error {
+	return writeWith(path, perm, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	}, put)
+}
+
+func writeWith(path string, perm os.FileMode, fill func(io.Writer) error, put func(from, to string) error) error {
 	dir, name := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -31,7 +45,7 @@ func write(path string, b []byte, perm os.FileMode, put func(from, to string) er
 		return err
 	}
 	defer os.Remove(f.Name()) // gone already where it was renamed
-	if _, err = f.Write(b); err == nil && perm != 0o600 {
+	if err = fill(f); err == nil && perm != 0o600 {
 		err = f.Chmod(perm)
 	}
 	if err == nil {

@@ -2,6 +2,7 @@ package durable_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,6 +39,34 @@ func TestReplaceAndCreate(t *testing.T) {
 		t.Error("replaced a folder")
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestReplaceWith(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "copy")
+	write := func(err error, parts ...string) error {
+		return durable.ReplaceWith(path, 0o600, func(w io.Writer) error {
+			for _, p := range parts {
+				if _, err := io.WriteString(w, p); err != nil {
+					return err
+				}
+			}
+			return err
+		})
+	}
+	if err := write(nil, "one", " two"); err != nil {
+		t.Fatal(err)
+	}
+	stop := errors.New("stop")
+	if err := write(stop, "three"); !errors.Is(err, stop) {
+		t.Errorf("%v, want the writer's error", err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "one two" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }
