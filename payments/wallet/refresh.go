@@ -1,9 +1,12 @@
 package wallet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
@@ -18,23 +21,7 @@ const (
 	// lateClose is how long a Refresh looks for the close of a channel whose
 	// output is known to be spent.
 	lateClose = 14 * 24 * time.Hour
-	// scanClaim is set in the ledger when a restored wallet has been compared
-	// with the chain.
-	scanClaim = "scanned"
 )
-
-// gap is how many keys of a branch in a row may be without a coin before a
-// Rescan takes the rest for unused. Payouts need the most: a channel takes an
-// index also where it comes to nothing.
-func gap(branch uint32) uint32 {
-	switch branch {
-	case BranchPayout:
-		return 1000
-	case BranchIdentity:
-		return 5
-	}
-	return 50
-}
 
 // Refresh compares the wallet with the chain: it finds coins on the newest
 // receive addresses, follows coins of others' transactions until they are
@@ -58,23 +45,17 @@ func (w *Wallet) Refresh(ctx context.Context) error {
 			return err
 		}
 		seen := make(map[keyRef]bool)
-		for i := next - min(next, watchedAddresses); i < next; i++ {
-			if err := w.lookAt(ctx, keyRef{BranchReceive, i}, tip, seen); err != nil {
-				return err
-			}
+		if err := w.lookAt(ctx, keyRefs(BranchReceive, next-min(next, watchedAddresses), next), tip, seen); err != nil {
+			return err
 		}
 		if err := w.findCloses(ctx, seen); err != nil {
 			return err
 		}
+		if err := w.lookAgain(ctx, tip, seen); err != nil {
+			return err
+		}
 		return w.followCoins(ctx, tip, seen)
 	})
-}
-
-// Rescan looks for coins on all keys, in use or not, until a long run of keys
-// is without any, and compares every unspent coin with the chain. It takes at
-// least a thousand questions to the chain service.
-func (w *Wallet) Rescan(ctx context.Context) error {
-	return w.exclusive(ctx, "rescan wallet", func() error { return w.rescan(ctx) })
 }
 
 func (w *Wallet) exclusive(ctx context.Context, doing string, fn func() error) error {
@@ -90,85 +71,60 @@ func (w *Wallet) exclusive(ctx context.Context, doing string, fn func() error) e
 	return nil
 }
 
-func (w *Wallet) scanned(ctx context.Context) error {
-	if !w.restored {
-		return nil
-	}
-	_, err := w.ledger.Claimed(ctx, scanClaim)
-	if errors.Is(err, ledger.ErrNotFound) {
-		return ErrNotScanned
-	}
-	return err
-}
-
-func (w *Wallet) rescan(ctx context.Context) error {
-	tip, err := w.chain.Tip(ctx)
-	if err != nil {
-		return err
-	}
-	first := w.scanned(ctx) != nil
-	seen := make(map[keyRef]bool)
-	// Before the payouts, because it knows what those of our channels are.
-	if err := w.findCloses(ctx, seen); err != nil {
-		return err
-	}
-	for _, branch := range []uint32{BranchReceive, BranchChange, BranchPayout, BranchIdentity} {
-		if err := w.rescanBranch(ctx, branch, tip, seen, first); err != nil {
-			return err
-		}
-	}
-	if first {
-		if _, err := w.ledger.Claim(ctx, scanClaim, w.opt.Clock().UTC().Format(time.RFC3339)); err != nil {
-			return err
-		}
-	}
-	return w.followCoins(ctx, chain.Header{}, seen)
-}
-
-func (w *Wallet) rescanBranch(ctx context.Context, branch uint32, tip chain.Header, seen map[keyRef]bool, first bool) error {
-	counter := branch
-	if branch == BranchPayout {
-		counter = BranchChannel // payouts have the indexes of their channels
-	}
-	used, err := w.ledger.NextKey(ctx, counter)
-	if err != nil {
-		return err
-	}
-	for i := uint32(0); i < used+gap(branch) && i < ledger.MaxKeyIndex; i++ {
-		ref := keyRef{branch, i}
-		if err := w.lookAt(ctx, ref, tip, seen); err != nil {
-			return err
-		}
-		coins, err := w.ledger.KeyUsed(ctx, branch, i)
+// lookAt compares keys with the chain, unless they are seen: it stores the coins
+// on their addresses and what became of those that are not there any more.
+func (w *Wallet) lookAt(ctx context.Context, refs []keyRef, tip chain.Header, seen map[keyRef]bool) error {
+	refs = slices.DeleteFunc(refs, func(ref keyRef) bool { return seen[ref] })
+	for some := range slices.Chunk(refs, scanChunk) {
+		scripts, err := w.scripts(some)
 		if err != nil {
 			return err
 		}
-		if coins {
-			used = max(used, i+1)
+		found, err := chain.UnspentOf(ctx, w.chain, scripts)
+		if err != nil {
+			return err
+		}
+		for i, ref := range some {
+			if err := w.compare(ctx, ref, found[i], tip); err != nil {
+				return err
+			}
+			seen[ref] = true
 		}
 	}
-	if first && branch == BranchPayout {
-		// Channels that were open leave no trace on the payout branch, and
-		// their keys must not be used again.
-		used += gap(branch) / 2
-	}
-	return w.ledger.AdvanceKeys(ctx, counter, used)
+	return nil
 }
 
-// lookAt stores the coins on one key's address.
-func (w *Wallet) lookAt(ctx context.Context, ref keyRef, tip chain.Header, seen map[keyRef]bool) error {
-	if seen[ref] {
-		return nil
+// scripts returns the locking scripts of keys' addresses. What is not at hand is
+// derived and not kept: a scan would drive everything else out.
+func (w *Wallet) scripts(refs []keyRef) ([]bsv.Script, error) {
+	scripts := make([]bsv.Script, len(refs))
+	for i, ref := range refs {
+		w.mu.Lock()
+		k, ok := w.keys[ref]
+		w.mu.Unlock()
+		if !ok {
+			var err error
+			if k, err = w.branch[ref.branch].Derive(strconv.FormatUint(uint64(ref.index), 10)); err != nil {
+				return nil, fmt.Errorf("key %d of branch %d: %w", ref.index, ref.branch, err)
+			}
+		}
+		scripts[i] = bsv.P2PKH(k.Public().Hash())
 	}
-	seen[ref] = true
-	script, err := w.script(ref.branch, ref.index)
-	if err != nil {
-		return err
+	return scripts, nil
+}
+
+// keyRefs are the keys of a branch from an index up to another, that one left
+// out.
+func keyRefs(branch, from, to uint32) []keyRef {
+	var refs []keyRef
+	for i := from; i < to; i++ {
+		refs = append(refs, keyRef{branch, i})
 	}
-	found, err := w.chain.Unspent(ctx, script)
-	if err != nil {
-		return err
-	}
+	return refs
+}
+
+// compare brings the ledger up to date with what the chain lists for one key.
+func (w *Wallet) compare(ctx context.Context, ref keyRef, found []chain.Coin, tip chain.Header) error {
 	known, err := w.knownCoins(ctx, ref)
 	if err != nil {
 		return err
@@ -258,15 +214,17 @@ func (w *Wallet) followCoins(ctx context.Context, tip chain.Header, seen map[key
 	if err != nil {
 		return err
 	}
+	var refs []keyRef
 	for _, c := range coins {
 		if c.Height > 0 && tip.Height >= c.Height && tip.Height-c.Height+1 >= BuriedDepth {
 			continue
 		}
-		if err := w.lookAt(ctx, keyRef{c.Branch, c.KeyIndex}, tip, seen); err != nil {
-			return err
-		}
+		refs = append(refs, keyRef{c.Branch, c.KeyIndex})
 	}
-	return nil
+	slices.SortFunc(refs, func(a, b keyRef) int {
+		return cmp.Or(cmp.Compare(a.branch, b.branch), cmp.Compare(a.index, b.index))
+	})
+	return w.lookAt(ctx, slices.Compact(refs), tip, seen)
 }
 
 // findCloses finds what payees made of the channels that we pay in.

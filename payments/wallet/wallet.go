@@ -48,6 +48,12 @@ const (
 	branches
 )
 
+// Claims that the wallet makes in its ledger.
+const (
+	walletClaim   = "wallet"   // whose the ledger is
+	restoredClaim = "restored" // the words were used before this ledger was
+)
+
 // account is the path of the wallet's account below the master key.
 const account = "44'/236'/0'"
 
@@ -70,6 +76,8 @@ var (
 	// ErrNotScanned says that a restored wallet has not looked at the chain
 	// yet, so that it cannot know which keys are unused. Refresh does that.
 	ErrNotScanned = errors.New("the restored wallet has not been compared with the chain yet")
+	// ErrOtherWords says that words are those of another wallet.
+	ErrOtherWords = errors.New("these are the words of another wallet")
 	// ErrBranch says that there is no such branch, or that it gives out no
 	// indexes of its own.
 	ErrBranch = errors.New("no such branch of keys")
@@ -82,16 +90,27 @@ type Options struct {
 	// Stored is called after the wallet has put a transaction into the outbox;
 	// Outbox.Kick is meant. It may be nil.
 	Stored func()
+	// Passphrase is asked where the words are locked with one; nil is
+	// ErrLocked.
+	Passphrase func() (string, error)
+	// Gap is how many channels' keys in a row may be unused before a Rescan takes
+	// the rest for unused too; 5,000 where it is zero, and at most ten million.
+	Gap uint32
+	// Scanning is told how far a Rescan has come, from its goroutine. It may be
+	// nil.
+	Scanning func(Scan)
 }
 
 // Wallet is an open wallet. Its methods may be called from several goroutines.
 type Wallet struct {
-	net      bsv.Network
-	restored bool
-	branch   [branches]bsv.HDKey
-	ledger   *ledger.Ledger
-	chain    chain.Backend
-	opt      Options
+	net       bsv.Network
+	restored  bool
+	restoreID string
+	secrets   []byte // see Secret
+	branch    [branches]bsv.HDKey
+	ledger    *ledger.Ledger
+	chain     chain.Backend
+	opt       Options
 
 	mu   sync.Mutex // guards keys and spare
 	keys map[keyRef]bsv.PrivateKey
@@ -136,6 +155,54 @@ func open(ctx context.Context, dir string, l *ledger.Ledger, c chain.Backend, op
 	if err != nil {
 		return nil, err
 	}
+	if err := f.unlock(opt.Passphrase); err != nil {
+		return nil, err
+	}
+	return openFile(ctx, f, l, c, opt)
+}
+
+// OpenWords opens the wallet of words that lie nowhere in its folder, as a
+// credential of the service manager. The ledger says what they were used for:
+// one that has not seen them before takes them for restored. Errors are those of
+// bsv.CheckMnemonic and of Open.
+func OpenWords(ctx context.Context, words string, net bsv.Network, l *ledger.Ledger, c chain.Backend, opt Options) (*Wallet, error) {
+	w, err := openWords(ctx, words, net, l, c, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open wallet: %w", err)
+	}
+	return w, nil
+}
+
+func openWords(ctx context.Context, words string, net bsv.Network, l *ledger.Ledger, c chain.Backend, opt Options) (*Wallet, error) {
+	words, err := bsv.CheckMnemonic(words)
+	if err != nil {
+		return nil, err
+	}
+	// Before the wallet claims the ledger, so that nothing is forgotten when the
+	// program ends in between.
+	if _, err := l.Claimed(ctx, walletClaim); errors.Is(err, ledger.ErrNotFound) {
+		_, err = l.Claim(ctx, restoredClaim, opt.now().UTC().Format(time.RFC3339))
+		if err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	_, err = l.Claimed(ctx, restoredClaim)
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return nil, err
+	}
+	return openFile(ctx, file{Network: net, Words: words, Restored: err == nil}, l, c, opt)
+}
+
+func (o *Options) now() time.Time {
+	if o.Clock == nil {
+		return time.Now()
+	}
+	return o.Clock()
+}
+
+func openFile(ctx context.Context, f file, l *ledger.Ledger, c chain.Backend, opt Options) (*Wallet, error) {
 	if opt.Clock == nil {
 		opt.Clock = time.Now
 	}
@@ -145,9 +212,13 @@ func open(ctx context.Context, dir string, l *ledger.Ledger, c chain.Backend, op
 	if opt.Stored == nil {
 		opt.Stored = func() {}
 	}
+	if opt.Scanning == nil {
+		opt.Scanning = func(Scan) {}
+	}
 	w := &Wallet{
 		net:        f.Network,
 		restored:   f.Restored,
+		restoreID:  f.RestoreID,
 		ledger:     l,
 		chain:      c,
 		opt:        opt,
@@ -177,6 +248,9 @@ func (w *Wallet) derive(words string) error {
 	if err != nil {
 		return err
 	}
+	if w.secrets, err = secretRoot(seed); err != nil {
+		return err
+	}
 	master, err := bsv.NewMaster(seed)
 	if err != nil {
 		return err
@@ -202,9 +276,9 @@ func (w *Wallet) claim(ctx context.Context) error {
 	}
 	hash := identity.Public().Hash()
 	mine := w.net.String() + " " + hex.EncodeToString(hash[:])
-	owner, err := w.ledger.Claimed(ctx, "wallet")
+	owner, err := w.ledger.Claimed(ctx, walletClaim)
 	if errors.Is(err, ledger.ErrNotFound) {
-		owner, err = w.ledger.Claim(ctx, "wallet", mine)
+		owner, err = w.ledger.Claim(ctx, walletClaim, mine)
 	}
 	if err != nil {
 		return err
