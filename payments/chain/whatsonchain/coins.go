@@ -268,3 +268,56 @@ func (b *Backend) spender(ctx context.Context, o bsv.Outpoint) (by bsv.Txid, spe
 	}
 	return by, true, nil
 }
+
+// SpentBy implements chain.SpentBy.
+func (b *Backend) SpentBy(ctx context.Context, o bsv.Outpoint) (by bsv.Txid, spent bool, err error) {
+	return b.spender(ctx, o)
+}
+
+// UsedBulk implements chain.BulkUsed: two requests for 20 scripts.
+func (b *Backend) UsedBulk(ctx context.Context, scripts []bsv.Script) ([]bool, error) {
+	all := make([]bool, 0, len(scripts))
+	for some := range slices.Chunk(scripts, bulkScripts) {
+		hashes := make([]string, len(some))
+		for i, s := range some {
+			hashes[i] = ScriptHash(s)
+		}
+		used := make([]bool, len(some))
+		if err := b.used(ctx, hashes, used); err != nil {
+			return nil, err
+		}
+		all = append(all, used...)
+	}
+	return all, nil
+}
+
+// used sets which of up to 20 scripts have a history. Where an answer is full,
+// and may be cut off, it asks for each half.
+func (b *Backend) used(ctx context.Context, hashes []string, used []bool) error {
+	if len(hashes) == 1 {
+		err := b.client.get(ctx, "/script/"+hashes[0]+"/used", &used[0])
+		if err != nil {
+			return fmt.Errorf("ask whether a script was used: %w", err)
+		}
+		return nil
+	}
+	for _, path := range []string{"/scripts/confirmed/history", "/scripts/unconfirmed/history"} {
+		listings, full, err := b.bulkList(ctx, path, hashes)
+		if err != nil {
+			return err
+		}
+		unused := false
+		for i, hash := range hashes {
+			used[i] = used[i] || len(listings[hash].Result) > 0
+			unused = unused || !used[i]
+		}
+		if full && unused {
+			half := len(hashes) / 2
+			if err := b.used(ctx, hashes[:half], used[:half]); err != nil {
+				return err
+			}
+			return b.used(ctx, hashes[half:], used[half:])
+		}
+	}
+	return nil
+}

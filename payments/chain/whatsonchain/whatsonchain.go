@@ -25,6 +25,9 @@
 //	                                  the same in parts: where there are too many for one answer
 //	POST /scripts/unconfirmed/unspent, /scripts/confirmed/unspent
 //	                                  {"scripts"}, at most 20: a list of script and result, at most 20 outputs
+//	GET  /script/{hash}/used          true where any transaction ever paid to it
+//	POST /scripts/unconfirmed/history, /scripts/confirmed/history
+//	                                  the same as unspent, of all transactions
 //
 // {hash} of a script is its SHA-256 with the bytes reversed. A key stands in the
 // header Authorization as it was given out. Without one, 3 requests a second are
@@ -63,6 +66,8 @@ var (
 	_ chain.BulkUnspent = (*Backend)(nil)
 	_ chain.HeaderRange = (*Backend)(nil)
 	_ chain.Prover      = (*Backend)(nil)
+	_ chain.BulkUsed    = (*Backend)(nil)
+	_ chain.SpentBy     = (*Backend)(nil)
 )
 
 // Options of a Backend. The zero value is good for the public service.

@@ -1,0 +1,81 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/money"
+)
+
+// Tip implements chain.Backend: what the first service says that answers, even
+// where it is behind the others.
+func (b *Backend) Tip(ctx context.Context) (chain.Header, error) {
+	return ask(ctx, b, "ask for the tip", func(ctx context.Context, s chain.Backend) (chain.Header, error) {
+		return s.Tip(ctx)
+	})
+}
+
+// Header implements chain.Backend.
+func (b *Backend) Header(ctx context.Context, height uint32) (chain.Header, error) {
+	question := fmt.Sprintf("ask for block %d", height)
+	return ask(ctx, b, question, func(ctx context.Context, s chain.Backend) (chain.Header, error) {
+		h, err := s.Header(ctx, height)
+		if err == nil && h.Height != height {
+			err = fmt.Errorf("it sent block %d: %w", h.Height, errLie)
+		}
+		return h, err
+	})
+}
+
+// errLie says that an answer contradicts itself or the question.
+var errLie = fmt.Errorf("a wrong answer: %w", chain.ErrUnavailable)
+
+// Headers implements chain.HeaderRange. Where no service hands out many at once,
+// it returns one.
+func (b *Backend) Headers(ctx context.Context, from uint32, n int) ([]chain.Header, error) {
+	question := fmt.Sprintf("ask for %d blocks from %d on", n, from)
+	headers, err := ask(ctx, b, question, func(ctx context.Context, s chain.Backend) ([]chain.Header, error) {
+		many, ok := s.(chain.HeaderRange)
+		if !ok {
+			return nil, chain.ErrUnsupported
+		}
+		headers, err := many.Headers(ctx, from, n)
+		if err == nil && (len(headers) > n || n > 0 && len(headers) == 0) {
+			err = fmt.Errorf("it sent %d headers: %w", len(headers), errLie)
+		}
+		for i, h := range headers {
+			if err == nil && uint64(h.Height) != uint64(from)+uint64(i) {
+				err = fmt.Errorf("it sent block %d: %w", h.Height, errLie)
+			}
+		}
+		return headers, err
+	})
+	if n <= 0 || !errors.Is(err, chain.ErrUnsupported) {
+		return headers, err
+	}
+	h, err := b.Header(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	return []chain.Header{h}, nil
+}
+
+// FeeRate implements chain.Backend.
+func (b *Backend) FeeRate(ctx context.Context) (money.FeeRate, error) {
+	const question = "ask for the fee"
+	silent := false
+	rate, err := ask(ctx, b, question, func(ctx context.Context, s chain.Backend) (money.FeeRate, error) {
+		rate, err := s.FeeRate(ctx)
+		if err == nil && (rate <= 0 || rate > money.MaxFeeRate) {
+			err = fmt.Errorf("%d satoshis per kilobyte: %w", rate, errLie)
+		}
+		silent = silent || errors.Is(err, chain.ErrUnsupported)
+		return rate, err
+	})
+	if err != nil && silent && ctx.Err() == nil {
+		return chain.DefaultFeeRate, nil // one of them broadcasts without telling what it wants
+	}
+	return rate, err
+}

@@ -1,0 +1,264 @@
+package failover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+)
+
+// RawTx implements chain.Backend.
+func (b *Backend) RawTx(ctx context.Context, txid bsv.Txid) (*bsv.Tx, error) {
+	return ask(ctx, b, "ask for transaction "+txid.String(), func(ctx context.Context, s chain.Backend) (*bsv.Tx, error) {
+		tx, err := s.RawTx(ctx, txid)
+		if err == nil && tx.Txid() != txid {
+			err = fmt.Errorf("it sent %s: %w", tx.Txid(), errLie)
+		}
+		return tx, err
+	})
+}
+
+// Proof implements chain.Prover.
+func (b *Backend) Proof(ctx context.Context, txid bsv.Txid) (*chain.Proof, error) {
+	return ask(ctx, b, "ask for a proof of "+txid.String(), func(ctx context.Context, s chain.Backend) (*chain.Proof, error) {
+		if prover, ok := s.(chain.Prover); ok {
+			p, err := prover.Proof(ctx, txid)
+			if err == nil && p == nil {
+				err = fmt.Errorf("no proof and no error: %w", errLie)
+			}
+			if !errors.Is(err, chain.ErrUnsupported) {
+				return p, err
+			}
+		}
+		st, err := s.Status(ctx, txid)
+		if err == nil {
+			err = checkStatus(st)
+		}
+		if err == nil && st.Proof == nil {
+			err = fmt.Errorf("%s, without a proof: %w", st.State, chain.ErrNotFound)
+		}
+		return st.Proof, err
+	})
+}
+
+// Status implements chain.Backend.
+func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	s, lost, err := b.status(ctx, txid)
+	if err != nil || !lost || s.State == chain.Conflicted || s.Proof != nil {
+		return s, err
+	}
+	// It has lost, says one, and another that it has not.
+	for _, winner := range s.Competing {
+		if winner == txid {
+			continue
+		}
+		w, _, err := b.status(ctx, winner)
+		if ctx.Err() != nil {
+			return chain.Status{}, err
+		}
+		if err == nil && w.State == chain.Mined && (w.Proof != nil || s.State != chain.Mined) {
+			return chain.Status{State: chain.Conflicted, Competing: s.Competing}, nil
+		}
+	}
+	return s, nil
+}
+
+// status gathers what the services say, and whether any of them says that the
+// transaction has lost.
+func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status, lost bool, err error) {
+	problems := trouble{question: "ask for the status of " + txid.String()}
+	answers := 0
+	var competing []bsv.Txid
+	candidates, up := b.candidates()
+	for i, s := range candidates {
+		if best.Proof != nil || i >= up && answers > 0 {
+			break
+		}
+		st, err := call(ctx, b, s, i == len(candidates)-1, func(ctx context.Context, s chain.Backend) (chain.Status, error) {
+			st, err := s.Status(ctx, txid)
+			if err == nil {
+				err = checkStatus(st)
+			}
+			return st, err
+		})
+		switch {
+		case ctx.Err() != nil:
+			return chain.Status{}, false, fmt.Errorf("%s: %s: %w", problems.question, s.Name, err)
+		case err == nil && s.OwnOnly && st.State == chain.Unknown:
+			err = errSilent
+			fallthrough
+		case err != nil:
+			problems.add(s.Name, err)
+			continue
+		}
+		answers++
+		lost = lost || st.State == chain.Conflicted
+		competing = append(competing, st.Competing...)
+		if rank(st) > rank(best) {
+			best = st
+		}
+	}
+	if answers == 0 && problems.silent && !problems.failed {
+		return chain.Status{}, false, nil // nobody else is there to know more
+	}
+	if answers == 0 {
+		return chain.Status{}, false, problems.err()
+	}
+	slices.SortFunc(competing, func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
+	best.Competing = slices.Compact(competing)
+	return best, lost, nil
+}
+
+// rank orders what is said of a transaction by how much it tells.
+func rank(s chain.Status) int {
+	switch s.State {
+	case chain.Mined:
+		if s.Proof != nil {
+			return 4
+		}
+		return 3
+	case chain.Seen:
+		return 2
+	case chain.Conflicted:
+		return 1
+	}
+	return 0
+}
+
+// checkStatus returns an error where a status contradicts itself.
+func checkStatus(s chain.Status) error {
+	p := s.Proof
+	switch {
+	case s.State == chain.Mined && s.Block.IsZero():
+		return fmt.Errorf("mined in no block: %w", errLie)
+	case p == nil:
+	case s.State != chain.Mined:
+		return fmt.Errorf("a proof for what is %s: %w", s.State, errLie)
+	case p.Height != 0 && p.Height != s.Height, !p.Block.IsZero() && p.Block != s.Block:
+		return fmt.Errorf("mined in %d %s, with a proof for %d %s: %w", s.Height, s.Block, p.Height, p.Block, errLie)
+	}
+	return nil
+}
+
+// Broadcast implements chain.Backend.
+func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) error {
+	txid := tx.Txid()
+	if err := b.hopeless(ctx, tx, prev); err != nil {
+		return fmt.Errorf("broadcast %s: %w", txid, err)
+	}
+	send := func(ctx context.Context, s chain.Backend) (struct{}, error) {
+		return struct{}{}, s.Broadcast(ctx, tx, prev)
+	}
+	problems := trouble{question: "broadcast " + txid.String()}
+	var first error
+	candidates, up := b.candidates()
+	for i, s := range candidates {
+		_, err := call(ctx, b, s, i == len(candidates)-1, send)
+		rejected := new(chain.Rejected)
+		switch {
+		case err == nil:
+			b.tell(ctx, candidates[min(i+1, up):up], send)
+			return nil
+		case errors.As(err, &rejected):
+			if first == nil {
+				first = fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, rejected)
+			}
+			if rejected.Reason == chain.Invalid && prev != nil && bsv.VerifyInputs(tx, prev) != nil {
+				return first
+			}
+		case ctx.Err() != nil:
+			return fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, err)
+		default:
+			problems.add(s.Name, err)
+		}
+	}
+	if first != nil {
+		return first
+	}
+	return problems.err()
+}
+
+// tell hands a transaction that the network has to further services.
+func (b *Backend) tell(ctx context.Context, services []*service, send func(context.Context, chain.Backend) (struct{}, error)) {
+	if !b.opt.BroadcastAll {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, s := range services {
+		wg.Go(func() { _, _ = call(ctx, b, s, false, send) })
+	}
+	wg.Wait()
+}
+
+// hopeless returns the *chain.Rejected of a transaction that no service needs to
+// be asked about.
+func (b *Backend) hopeless(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) error {
+	if len(tx.Inputs) == 0 || len(tx.Outputs) == 0 || tx.Size() > chain.MaxTxSize {
+		return chain.Reject(chain.Invalid, fmt.Sprintf("%d inputs, %d outputs, %d bytes",
+			len(tx.Inputs), len(tx.Outputs), tx.Size()))
+	}
+	paid, err := tx.Paid()
+	if err != nil {
+		return chain.Reject(chain.Invalid, err.Error())
+	}
+	if prev != nil && len(prev) != len(tx.Inputs) {
+		return chain.Reject(chain.Invalid, fmt.Sprintf("%d previous outputs for %d inputs", len(prev), len(tx.Inputs)))
+	}
+	if prev != nil {
+		spent, err := (&bsv.Tx{Outputs: prev}).Paid()
+		if err != nil {
+			return chain.Reject(chain.Invalid, err.Error())
+		}
+		if paid > spent {
+			return chain.Reject(chain.Invalid, fmt.Sprintf("spends %d of %d", paid, spent))
+		}
+	}
+	if tx.FinalAt(0) {
+		return nil
+	}
+	// Not every service looks at the lock time, and one that keeps a refund that
+	// is early hinders the close.
+	tip, err := b.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	if !tx.FinalAt(tip.Height + 1) {
+		return chain.Reject(chain.NonFinal, fmt.Sprintf("lock time %d, next block %d", tx.LockTime, tip.Height+1))
+	}
+	return nil
+}
+
+// Watch implements chain.Watcher: it watches all services that can be watched.
+// Where one of them ends, the others go on; when all have, it returns what they
+// said.
+func (b *Backend) Watch(ctx context.Context, changed func(txid bsv.Txid)) error {
+	problems := trouble{question: "watch"}
+	var mu sync.Mutex // of problems, and of changed: one call after the other
+	var wg sync.WaitGroup
+	for _, s := range b.services {
+		watcher, ok := s.Backend.(chain.Watcher)
+		if !ok {
+			continue
+		}
+		wg.Go(func() {
+			err := watcher.Watch(ctx, func(txid bsv.Txid) {
+				mu.Lock()
+				defer mu.Unlock()
+				changed(txid)
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			problems.add(s.Name, err)
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return problems.err()
+}
