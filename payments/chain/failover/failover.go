@@ -77,7 +77,7 @@ type Options struct {
 	// Clock is what services are skipped by; nil means time.Now.
 	Clock func() time.Time
 	// Timeout is how long a service may take over a question before the next one
-	// is asked; 0 means 30 s. The last one may take as long as the caller allows.
+	// is asked; 0 means 30 s. The context's own deadline holds too.
 	Timeout time.Duration
 	// BroadcastAll hands a transaction to all services once one has taken it, and
 	// waits for them; what they say does not count.
@@ -191,17 +191,13 @@ func (s *service) failed(now time.Time, err error) {
 	s.failures++
 }
 
-// call asks one service, the last one without a time-out, and notes how it did.
-// The error is the service's own, but for a time-out, which is ErrUnavailable,
-// and for the end of the caller's context, which is both.
-func call[T any](ctx context.Context, b *Backend, s *service, last bool, f func(context.Context, chain.Backend) (T, error)) (T, error) {
+// call asks one service and notes how it did. The error is the service's own,
+// but for a time-out, which is ErrUnavailable, and for the end of the caller's
+// context, which is both.
+func call[T any](ctx context.Context, b *Backend, s *service, f func(context.Context, chain.Backend) (T, error)) (T, error) {
 	var none T
-	own := ctx
-	if !last {
-		var cancel context.CancelFunc
-		own, cancel = context.WithTimeout(ctx, b.opt.Timeout)
-		defer cancel()
-	}
+	own, cancel := context.WithTimeout(ctx, b.opt.Timeout)
+	defer cancel()
 	answer, err := f(own, s.Backend)
 	rejected := new(chain.Rejected)
 	switch {
@@ -231,7 +227,7 @@ func ask[T any](ctx context.Context, b *Backend, question string, f func(context
 		if i >= up && problems.notFound {
 			break
 		}
-		answer, err := call(ctx, b, s, i == len(candidates)-1, f)
+		answer, err := call(ctx, b, s, f)
 		if err == nil {
 			return answer, nil
 		}

@@ -79,7 +79,7 @@ func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status,
 		if best.Proof != nil || i >= up && answers > 0 {
 			break
 		}
-		st, err := call(ctx, b, s, i == len(candidates)-1, func(ctx context.Context, s chain.Backend) (chain.Status, error) {
+		st, err := call(ctx, b, s, func(ctx context.Context, s chain.Backend) (chain.Status, error) {
 			st, err := s.Status(ctx, txid)
 			if err == nil {
 				err = checkStatus(st)
@@ -158,7 +158,7 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 	var first error
 	candidates, up := b.candidates()
 	for i, s := range candidates {
-		_, err := call(ctx, b, s, i == len(candidates)-1, send)
+		_, err := call(ctx, b, s, send)
 		rejected := new(chain.Rejected)
 		switch {
 		case err == nil:
@@ -190,7 +190,7 @@ func (b *Backend) tell(ctx context.Context, services []*service, send func(conte
 	}
 	var wg sync.WaitGroup
 	for _, s := range services {
-		wg.Go(func() { _, _ = call(ctx, b, s, false, send) })
+		wg.Go(func() { _, _ = call(ctx, b, s, send) })
 	}
 	wg.Wait()
 }
