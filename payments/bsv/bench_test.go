@@ -11,7 +11,7 @@ func BenchmarkSignCommitment(b *testing.B) {
 	c, payer, _ := testChannel(b)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if _, err := c.SignCommitment(payer, money.Satoshis(1000+i%10_000), 50); err != nil {
+		if _, err := c.SignCommitment(payer, money.Satoshis(1000+i%10_000), royalty(50)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -20,13 +20,13 @@ func BenchmarkSignCommitment(b *testing.B) {
 // What a payee does for each payment.
 func BenchmarkCheckCommitment(b *testing.B) {
 	c, payer, _ := testChannel(b)
-	sig, err := c.SignCommitment(payer, 1000, 50)
+	sig, err := c.SignCommitment(payer, 1000, royalty(50))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := c.CheckCommitment(c.Payer, 1000, 50, sig); err != nil {
+		if err := c.CheckCommitment(c.Payer, 1000, royalty(50), sig); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -37,7 +37,7 @@ func BenchmarkCommitmentDigest(b *testing.B) {
 	c, _, _ := testChannel(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		t, err := c.Commitment(1000, 50)
+		t, err := c.Commitment(1000, royalty(50))
 		if err != nil {
 			b.Fatal(err)
 		}

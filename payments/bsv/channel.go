@@ -10,11 +10,21 @@ import (
 var (
 	// ErrCapacity says that a channel cannot pay that much.
 	ErrCapacity = errors.New("beyond the channel's capacity")
-	// ErrRoyalty says that a channel without a creator was to pay one.
-	ErrRoyalty = errors.New("the channel pays no royalty")
+	// ErrRoyalty says that creators are not such as a close can pay: too many of
+	// them, one twice, or one without an address.
+	ErrRoyalty = errors.New("royalties that no close pays")
 	// ErrChannel says that a channel's numbers describe no channel.
 	ErrChannel = errors.New("not a channel")
 )
+
+// MaxCreators is how many creators a close pays at the most.
+const MaxCreators = 8
+
+// Royalty is what a close pays to one creator.
+type Royalty struct {
+	To     Hash160
+	Amount money.Satoshis
+}
 
 // Channel is what both sides of a payment channel agree on at its opening.
 // From these numbers each of them rebuilds the same transactions to the byte,
@@ -25,7 +35,6 @@ type Channel struct {
 	Funding              Outpoint
 	Capacity             money.Satoshis // value of the funding output
 	PayerHash, PayeeHash Hash160        // change and refund; earnings
-	CreatorHash          Hash160        // zero: no royalty can be paid
 	RefundHeight         uint32         // lock time of the refund, 1 to 499,999,999
 	FeeRate              money.FeeRate  // of the refund and the close
 }
@@ -59,7 +68,7 @@ func (c Channel) Validate() error {
 	if _, err := c.Refund(); err != nil {
 		return err
 	}
-	if c.MaxSpend() < 1 {
+	if c.MaxSpend(0) < 1 {
 		return fmt.Errorf("nothing is left after the fee: %w", ErrCapacity)
 	}
 	return nil
@@ -103,27 +112,33 @@ func (c Channel) Refund() (*Tx, error) {
 }
 
 // Commitment returns the unsigned close that pays the cumulative amounts:
-// version 1, one input of final sequence, then payee, creator and change to
-// the payer; outputs of zero are left out. The fee is for the size with a
-// change output, so that it does not depend on whether there is one. Errors
+// version 1, one input of final sequence, then the payee, the creators in the
+// order given, and change to the payer; outputs of zero are left out. No
+// creator comes twice, and at most MaxCreators do. The fee is for the size with
+// a change output, so that it does not depend on whether there is one. Errors
 // are ErrCapacity, ErrRoyalty, ErrChannel and money.ErrRange.
-func (c Channel) Commitment(payee, creator money.Satoshis) (*Tx, error) {
+func (c Channel) Commitment(payee money.Satoshis, creators []Royalty) (*Tx, error) {
 	if err := c.checkNumbers(); err != nil {
 		return nil, fmt.Errorf("commitment: %w", err)
 	}
-	spent, err := payee.Add(creator)
-	if err != nil {
+	if err := checkRoyalties(creators); err != nil {
 		return nil, fmt.Errorf("commitment: %w", err)
 	}
-	if creator > 0 && c.CreatorHash.IsZero() {
-		return nil, fmt.Errorf("commitment: %s: %w", creator, ErrRoyalty)
-	}
-	outs := make([]Output, 0, 3)
+	outs := make([]Output, 0, len(creators)+2)
+	spent, err := payee.Add(0)
 	if payee > 0 {
 		outs = append(outs, Output{Value: payee, Script: P2PKH(c.PayeeHash)})
 	}
-	if creator > 0 {
-		outs = append(outs, Output{Value: creator, Script: P2PKH(c.CreatorHash)})
+	for _, r := range creators {
+		if err == nil {
+			spent, err = spent.Add(r.Amount)
+		}
+		if r.Amount > 0 {
+			outs = append(outs, Output{Value: r.Amount, Script: P2PKH(r.To)})
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("commitment: %w", err)
 	}
 	change := c.Capacity - c.FeeRate.Fee(CommitmentSize(len(outs)+1)) - spent
 	if change < 0 || change == 0 && len(outs) == 0 {
@@ -139,17 +154,31 @@ func (c Channel) Commitment(payee, creator money.Satoshis) (*Tx, error) {
 	}, nil
 }
 
-// MaxSpend is the largest sum of payee and creator that Commitment takes, both
-// above zero where the channel has a creator; zero where it takes none.
-func (c Channel) MaxSpend() money.Satoshis {
+func checkRoyalties(creators []Royalty) error {
+	if len(creators) > MaxCreators {
+		return fmt.Errorf("%d creators: %w", len(creators), ErrRoyalty)
+	}
+	for i, r := range creators {
+		if r.To.IsZero() {
+			return fmt.Errorf("creator without an address: %w", ErrRoyalty)
+		}
+		for _, other := range creators[:i] {
+			if r.To == other.To {
+				return fmt.Errorf("creator %x twice: %w", r.To[:], ErrRoyalty)
+			}
+		}
+	}
+	return nil
+}
+
+// MaxSpend is the largest sum that Commitment takes with a payee and this many
+// creators, all of them above zero; zero where it takes none. It rests on
+// Capacity and FeeRate only.
+func (c Channel) MaxSpend(creators int) money.Satoshis {
 	if c.checkNumbers() != nil {
 		return 0
 	}
-	outputs := 2
-	if !c.CreatorHash.IsZero() {
-		outputs++
-	}
-	return max(0, c.Capacity-c.FeeRate.Fee(CommitmentSize(outputs)))
+	return max(0, c.Capacity-c.FeeRate.Fee(CommitmentSize(creators+2)))
 }
 
 // SignRefund signs the refund with the key of either side. The signature
@@ -175,8 +204,8 @@ func (c Channel) CheckRefund(pub PublicKey, s Signature) error {
 // SignCommitment signs a commitment with the key of either side. The signature
 // carries its hash type. ErrKey for any other key, and the errors of
 // Commitment.
-func (c Channel) SignCommitment(k PrivateKey, payee, creator money.Satoshis) (Signature, error) {
-	t, err := c.Commitment(payee, creator)
+func (c Channel) SignCommitment(k PrivateKey, payee money.Satoshis, creators []Royalty) (Signature, error) {
+	t, err := c.Commitment(payee, creators)
 	if err != nil {
 		return nil, err
 	}
@@ -185,8 +214,8 @@ func (c Channel) SignCommitment(k PrivateKey, payee, creator money.Satoshis) (Si
 
 // CheckCommitment checks one side's signature of a commitment. Errors are
 // ErrSignature, ErrKey where pub is neither side's, and those of Commitment.
-func (c Channel) CheckCommitment(pub PublicKey, payee, creator money.Satoshis, s Signature) error {
-	t, err := c.Commitment(payee, creator)
+func (c Channel) CheckCommitment(pub PublicKey, payee money.Satoshis, creators []Royalty, s Signature) error {
+	t, err := c.Commitment(payee, creators)
 	if err != nil {
 		return err
 	}
@@ -205,8 +234,8 @@ func (c Channel) CompleteRefund(payerSig, payeeSig Signature) (*Tx, error) {
 
 // CompleteCommitment returns the close with both signatures, verified as nodes
 // would verify it.
-func (c Channel) CompleteCommitment(payee, creator money.Satoshis, payerSig, payeeSig Signature) (*Tx, error) {
-	t, err := c.Commitment(payee, creator)
+func (c Channel) CompleteCommitment(payee money.Satoshis, creators []Royalty, payerSig, payeeSig Signature) (*Tx, error) {
+	t, err := c.Commitment(payee, creators)
 	if err != nil {
 		return nil, err
 	}

@@ -20,19 +20,17 @@ func TestCommitmentKeepsTheMoneyTogether(t *testing.T) {
 		c := base
 		c.Capacity = money.Satoshis(rapid.Int64Range(0, 30_000).Draw(t, "capacity"))
 		c.FeeRate = money.FeeRate(rapid.Int64Range(0, 2000).Draw(t, "fee rate"))
-		if rapid.Bool().Draw(t, "no creator") {
-			c.CreatorHash = Hash160{}
-		}
 		payee := money.Satoshis(rapid.Int64Range(0, 31_000).Draw(t, "payee"))
-		creator := money.Satoshis(rapid.Int64Range(0, 3000).Draw(t, "creator"))
-		tx, err := c.Commitment(payee, creator)
-		if c.CreatorHash.IsZero() && creator > 0 {
-			wantErr(t, err, ErrRoyalty)
-			return
+		creators, sum, full := []Royalty(nil), payee, payee > 0
+		for i := range rapid.IntRange(0, MaxCreators).Draw(t, "creators") {
+			amount := money.Satoshis(rapid.Int64Range(0, 3000).Draw(t, "creator"))
+			creators = append(creators, Royalty{To: Hash160{byte(i + 1)}, Amount: amount})
+			sum += amount
+			full = full && amount > 0
 		}
-		full := payee > 0 && (creator > 0 || c.CreatorHash.IsZero())
-		if full && (err == nil) != (payee+creator <= c.MaxSpend()) {
-			t.Fatalf("%d + %d of at most %d: %v", payee, creator, c.MaxSpend(), err)
+		tx, err := c.Commitment(payee, creators)
+		if full && (err == nil) != (sum <= c.MaxSpend(len(creators))) {
+			t.Fatalf("%d of at most %d: %v", sum, c.MaxSpend(len(creators)), err)
 		}
 		if err != nil {
 			wantErr(t, err, ErrCapacity)
@@ -51,8 +49,13 @@ func TestCommitmentKeepsTheMoneyTogether(t *testing.T) {
 			}
 			got[out.Script.String()] += out.Value
 		}
-		if got[P2PKH(c.PayeeHash).String()] != payee || got[P2PKH(c.CreatorHash).String()] != creator {
+		if got[P2PKH(c.PayeeHash).String()] != payee {
 			t.Fatalf("pays %v", got)
+		}
+		for _, r := range creators {
+			if got[P2PKH(r.To).String()] != r.Amount {
+				t.Fatalf("pays %v", got)
+			}
 		}
 		if tx.Version != 1 || len(tx.Inputs) != 1 || tx.Inputs[0].Sequence != FinalSequence || tx.LockTime != 0 {
 			t.Fatalf("not a close: %+v", tx)
@@ -62,28 +65,60 @@ func TestCommitmentKeepsTheMoneyTogether(t *testing.T) {
 
 func TestCommitmentOrder(t *testing.T) {
 	c, _, _ := testChannel(t)
-	tx, err := c.Commitment(1000, 50)
+	tx, err := c.Commitment(1000, []Royalty{{Hash160{9}, 50}, {Hash160{8}, 0}, {Hash160{7}, 60}})
 	ok(t, err)
 	want := []Output{
-		{1000, P2PKH(c.PayeeHash)}, {50, P2PKH(c.CreatorHash)}, {20_000 - 1050 - 30, P2PKH(c.PayerHash)},
+		{1000, P2PKH(c.PayeeHash)}, {50, P2PKH(Hash160{9})}, {60, P2PKH(Hash160{7})}, {20_000 - 1110 - 34, P2PKH(c.PayerHash)},
 	}
 	if !slices.EqualFunc(tx.Outputs, want, func(a, b Output) bool { return a.Value == b.Value && a.Script.Equal(b.Script) }) {
 		t.Errorf("%v", tx.Outputs)
 	}
-	if c.MaxSpend() != 20_000-30 {
-		t.Errorf("at most %s", c.MaxSpend())
+	if c.MaxSpend(0) != 20_000-27 || c.MaxSpend(1) != 20_000-30 || c.MaxSpend(MaxCreators) != 20_000-54 {
+		t.Errorf("at most %s, %s and %s", c.MaxSpend(0), c.MaxSpend(1), c.MaxSpend(MaxCreators))
 	}
-	tx, err = c.Commitment(c.MaxSpend()-1, 1)
+	tx, err = c.Commitment(c.MaxSpend(1)-1, royalty(1))
 	ok(t, err)
 	if len(tx.Outputs) != 2 {
 		t.Errorf("%d outputs without change", len(tx.Outputs))
 	}
-	_, err = c.Commitment(c.MaxSpend(), 1)
+	_, err = c.Commitment(c.MaxSpend(1), royalty(1))
 	wantErr(t, err, ErrCapacity)
-	_, err = c.Commitment(money.MaxSatoshis, money.MaxSatoshis)
+	_, err = c.Commitment(money.MaxSatoshis, royalty(money.MaxSatoshis))
 	wantErr(t, err, money.ErrRange)
-	_, err = c.Commitment(-1, 0)
+	_, err = c.Commitment(-1, nil)
 	wantErr(t, err, money.ErrRange)
+	_, err = c.Commitment(1, royalty(-1))
+	wantErr(t, err, money.ErrRange)
+}
+
+func TestCreatorsOfACommitment(t *testing.T) {
+	c, payer, _ := testChannel(t)
+	var many []Royalty
+	for i := range MaxCreators {
+		many = append(many, Royalty{Hash160{byte(i + 1)}, 10})
+	}
+	tx, err := c.Commitment(100, many)
+	ok(t, err)
+	if len(tx.Outputs) != MaxCreators+2 {
+		t.Errorf("%d outputs", len(tx.Outputs))
+	}
+	for name, creators := range map[string][]Royalty{
+		"a ninth":         append(slices.Clone(many), Royalty{Hash160{99}, 10}),
+		"one twice":       append(slices.Clone(many[:7]), many[0]),
+		"twice with zero": append(slices.Clone(many[:7]), Royalty{many[0].To, 0}),
+		"no address":      {{Hash160{}, 10}},
+	} {
+		_, err := c.Commitment(100, creators)
+		wantErr(t, err, ErrRoyalty)
+		if _, err := c.SignCommitment(payer, 100, creators); err == nil {
+			t.Errorf("%s: signed", name)
+		}
+	}
+	// The order is part of what is signed.
+	sig, err := c.SignCommitment(payer, 100, many)
+	ok(t, err)
+	slices.Reverse(many)
+	wantErr(t, c.CheckCommitment(c.Payer, 100, many, sig), ErrSignature)
 }
 
 func TestChannelLife(t *testing.T) {
@@ -104,29 +139,29 @@ func TestChannelLife(t *testing.T) {
 		t.Error("signatures in the wrong order were taken")
 	}
 
-	payerSig, err := c.SignCommitment(payer, 1000, 50)
+	payerSig, err := c.SignCommitment(payer, 1000, royalty(50))
 	ok(t, err)
-	ok(t, c.CheckCommitment(c.Payer, 1000, 50, payerSig))
-	wantErr(t, c.CheckCommitment(c.Payee, 1000, 50, payerSig), ErrSignature)
-	wantErr(t, c.CheckCommitment(c.Payer, 1001, 50, payerSig), ErrSignature)
-	wantErr(t, c.CheckCommitment(c.Payer, 1000, 49, payerSig), ErrSignature)
-	wantErr(t, c.CheckCommitment(testKey(t, 9).Public(), 1000, 50, payerSig), ErrKey)
+	ok(t, c.CheckCommitment(c.Payer, 1000, royalty(50), payerSig))
+	wantErr(t, c.CheckCommitment(c.Payee, 1000, royalty(50), payerSig), ErrSignature)
+	wantErr(t, c.CheckCommitment(c.Payer, 1001, royalty(50), payerSig), ErrSignature)
+	wantErr(t, c.CheckCommitment(c.Payer, 1000, royalty(49), payerSig), ErrSignature)
+	wantErr(t, c.CheckCommitment(testKey(t, 9).Public(), 1000, royalty(50), payerSig), ErrKey)
 	wantErr(t, c.CheckRefund(c.Payer, payerSig), ErrSignature)
-	payeeSig, err := c.SignCommitment(payee, 1000, 50)
+	payeeSig, err := c.SignCommitment(payee, 1000, royalty(50))
 	ok(t, err)
-	tx, err := c.CompleteCommitment(1000, 50, payerSig, payeeSig)
+	tx, err := c.CompleteCommitment(1000, royalty(50), payerSig, payeeSig)
 	ok(t, err)
 	if !tx.FinalAt(1) {
 		t.Error("the close is not final")
 	}
-	_, err = c.CompleteCommitment(1000, 51, payerSig, payeeSig)
+	_, err = c.CompleteCommitment(1000, royalty(51), payerSig, payeeSig)
 	wantErr(t, err, ErrSignature)
 	for _, sig := range []Signature{nil, payerSig[:len(payerSig)-1], make(Signature, 9), make(Signature, 10_000)} {
-		if _, err := c.CompleteCommitment(1000, 50, sig, payeeSig); err == nil {
+		if _, err := c.CompleteCommitment(1000, royalty(50), sig, payeeSig); err == nil {
 			t.Errorf("signature of %d bytes taken", len(sig))
 		}
 	}
-	_, err = c.SignCommitment(testKey(t, 9), 1000, 50)
+	_, err = c.SignCommitment(testKey(t, 9), 1000, royalty(50))
 	wantErr(t, err, ErrKey)
 	_, err = c.SignRefund(PrivateKey{})
 	wantErr(t, err, ErrKey)
@@ -134,10 +169,10 @@ func TestChannelLife(t *testing.T) {
 	// A signature is bound to its channel.
 	other := c
 	other.Funding.Index++
-	wantErr(t, other.CheckCommitment(c.Payer, 1000, 50, payerSig), ErrSignature)
+	wantErr(t, other.CheckCommitment(c.Payer, 1000, royalty(50), payerSig), ErrSignature)
 	other = c
 	other.Capacity++
-	wantErr(t, other.CheckCommitment(c.Payer, 1000, 50, payerSig), ErrSignature)
+	wantErr(t, other.CheckCommitment(c.Payer, 1000, royalty(50), payerSig), ErrSignature)
 }
 
 // The sizes that fees are computed from are the largest, and the usual ones are
@@ -154,11 +189,11 @@ func TestChannelSizes(t *testing.T) {
 		refund, err := c.CompleteRefund(a, b)
 		ok(t, err)
 		amount := money.Satoshis(100 + height)
-		a, err = c.SignCommitment(payer, amount, 5)
+		a, err = c.SignCommitment(payer, amount, royalty(5))
 		ok(t, err)
-		b, err = c.SignCommitment(payee, amount, 5)
+		b, err = c.SignCommitment(payee, amount, royalty(5))
 		ok(t, err)
-		tx, err := c.CompleteCommitment(amount, 5, a, b)
+		tx, err := c.CompleteCommitment(amount, royalty(5), a, b)
 		ok(t, err)
 		seen[refund.Size()]++
 		seen[tx.Size()]++
@@ -198,7 +233,7 @@ func TestChannelValidate(t *testing.T) {
 		"absurd capacity":     {func(c *Channel) { c.Capacity = money.MaxSatoshis + 1 }, ErrChannel},
 		"no capacity":         {func(c *Channel) { c.Capacity = 0 }, ErrCapacity},
 		"only a refund's fee": {func(c *Channel) { c.Capacity = 24 }, ErrCapacity},
-		"only a close's fee":  {func(c *Channel) { c.Capacity = 30 }, ErrCapacity},
+		"only a close's fee":  {func(c *Channel) { c.Capacity = 27 }, ErrCapacity},
 	} {
 		c := good
 		v.change(&c)
@@ -209,14 +244,14 @@ func TestChannelValidate(t *testing.T) {
 		}
 	}
 	c := good
-	c.Capacity = 31
+	c.Capacity = 28
 	ok(t, c.Validate())
-	if c.MaxSpend() != 1 {
-		t.Errorf("at most %s", c.MaxSpend())
+	if c.MaxSpend(0) != 1 {
+		t.Errorf("at most %s", c.MaxSpend(0))
 	}
 	c.Capacity = -1
-	if c.MaxSpend() != 0 {
-		t.Errorf("at most %s", c.MaxSpend())
+	if c.MaxSpend(0) != 0 {
+		t.Errorf("at most %s", c.MaxSpend(0))
 	}
 }
 
@@ -224,18 +259,18 @@ func TestChannelValidate(t *testing.T) {
 // one is taken.
 func TestSignatureHasOneForm(t *testing.T) {
 	c, payer, _ := testChannel(t)
-	sig, err := c.SignCommitment(payer, 1000, 50)
+	sig, err := c.SignCommitment(payer, 1000, royalty(50))
 	ok(t, err)
 	for i := range len(sig) * 8 {
 		bad := slices.Clone(sig)
 		bad[i/8] ^= 1 << (i % 8)
-		wantErr(t, c.CheckCommitment(c.Payer, 1000, 50, bad), ErrSignature)
+		wantErr(t, c.CheckCommitment(c.Payer, 1000, royalty(50), bad), ErrSignature)
 	}
 	n, zero, one := bec.S256().N, big.NewInt(0), big.NewInt(1)
 	above := new(big.Int).Add(n, one)
 	for _, pair := range [][2]*big.Int{{zero, one}, {one, zero}, {n, one}, {one, n}, {above, one}, {one, above}, {zero, zero}} {
 		bad := append(der(pair[0], pair[1]), SigHashAllForkID)
-		wantErr(t, c.CheckCommitment(c.Payer, 1000, 50, bad), ErrSignature)
+		wantErr(t, c.CheckCommitment(c.Payer, 1000, royalty(50), bad), ErrSignature)
 	}
 	d := [32]byte{1}
 	plain, err := payer.SignDigest(d)
@@ -285,11 +320,11 @@ func TestScriptTemplates(t *testing.T) {
 // anything is run, also those that nodes would take.
 func TestVerifyInputTakesOneForm(t *testing.T) {
 	c, payer, payee := testChannel(t)
-	a, err := c.SignCommitment(payer, 1000, 50)
+	a, err := c.SignCommitment(payer, 1000, royalty(50))
 	ok(t, err)
-	b, err := c.SignCommitment(payee, 1000, 50)
+	b, err := c.SignCommitment(payee, 1000, royalty(50))
 	ok(t, err)
-	tx, err := c.CompleteCommitment(1000, 50, a, b)
+	tx, err := c.CompleteCommitment(1000, royalty(50), a, b)
 	ok(t, err)
 	good := tx.Inputs[0].Script
 	k := testKey(t, 7)

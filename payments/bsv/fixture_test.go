@@ -20,7 +20,7 @@ func testKey(t testing.TB, fill byte) PrivateKey {
 	return k
 }
 
-// testChannel is a channel of 20,000 satoshis with a creator.
+// testChannel is a channel of 20,000 satoshis.
 func testChannel(t testing.TB) (c Channel, payer, payee PrivateKey) {
 	t.Helper()
 	payer, payee = testKey(t, 0x22), testKey(t, 0x33)
@@ -30,10 +30,12 @@ func testChannel(t testing.TB) (c Channel, payer, payee PrivateKey) {
 		Capacity:     20_000,
 		PayerHash:    testKey(t, 0x44).Public().Hash(),
 		PayeeHash:    testKey(t, 0x55).Public().Hash(),
-		CreatorHash:  testKey(t, 0x66).Public().Hash(),
 		RefundHeight: 1109, FeeRate: 100,
 	}, payer, payee
 }
+
+// royalty pays one creator.
+func royalty(amount money.Satoshis) []Royalty { return []Royalty{{To: Hash160{0x66}, Amount: amount}} }
 
 // testCoins are coins of one key, of the given values.
 func testCoins(k PrivateKey, values ...money.Satoshis) (coins []Coin, keys []PrivateKey) {

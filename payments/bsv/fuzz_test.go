@@ -140,7 +140,7 @@ func FuzzSignature(f *testing.F) {
 	f.Add([]byte{0x30, 6, 2, 1, 1, 2, 1, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, _, _ := testChannel(t)
-		if err := c.CheckCommitment(c.Payer, 1, 1, b); err == nil {
+		if err := c.CheckCommitment(c.Payer, 1, royalty(1), b); err == nil {
 			t.Fatalf("%x signs a commitment", b)
 		}
 		if err := VerifyDigest(testKey(t, 8).Public(), d, b); err == nil {

@@ -20,8 +20,21 @@
 //   - The payer never pays for more than it has received and verified, plus
 //     Exposure; after broken connections plus a second Exposure and a 64th. And
 //     it never passes the limit that comes with an event.
-//   - Amounts, bytes and sequence numbers only grow. Two commitments with one
-//     number have the same amounts.
+//   - Amounts and sequence numbers only grow, and so do bytes within a leg. Two
+//     commitments with one number have the same amounts.
+//
+// # Several titles
+//
+// A channel pays for one title at a time, its current leg, at that title's
+// price and to that title's creator. A Resume on a connection of another title
+// of the same seeder prepares the move; the payer's next commitment makes it:
+// it repeats the amounts, has a count of zero bytes, and its number names the
+// leg. From then on both sides reckon from these amounts, which is why they
+// agree even where earlier commitments or answers were lost. A commitment of
+// another leg or title is never taken for one of this, and one that comes again
+// has a number that has passed. Keys, hashes, fee rate, refund, limits in
+// satoshis and the close margin are those of the first terms; price, royalty,
+// creator and the credit of a new payer are the leg's.
 package channel
 
 import (
@@ -42,7 +55,8 @@ type Phase uint8
 const (
 	Offered   Phase = iota // the payee has sent terms
 	Proposed               // the payer has asked for the refund's signature
-	Signed                 // the refund is signed; the funding may be on its way
+	Signed                 // the refund is signed; the payer keeps its funding to itself
+	Funded                 // the payer has given its funding to the outbox
 	Checking               // the payee has the chain look at the funding
 	Open                   // payments flow
 	Closing                // the payee has signed the close, or the payer asked for it
@@ -51,7 +65,7 @@ const (
 	Failed                 // nothing more comes of it
 )
 
-var phaseNames = [...]string{"offered", "proposed", "signed", "checking", "open", "closing", "closed", "refunding", "failed"}
+var phaseNames = [...]string{"offered", "proposed", "signed", "funded", "checking", "open", "closing", "closed", "refunding", "failed"}
 
 // String is the phase in one lower-case word.
 func (p Phase) String() string {
@@ -98,45 +112,43 @@ func doubleHash(parts ...[]byte) [32]byte {
 	return sha256.Sum256(h.Sum(nil))
 }
 
-// template gathers the numbers from which both sides build transactions.
+// template gathers the numbers from which both sides build transactions. That
+// the keys are keys is looked at once, when the channel begins.
 func template(t *wire.Terms, o *wire.Open) (bsv.Channel, error) {
-	payer, err := bsv.ParsePublicKey(o.Payer[:])
-	if err != nil {
-		return bsv.Channel{}, fmt.Errorf("payer's key: %w", err)
-	}
-	payee, err := bsv.ParsePublicKey(t.Payee[:])
-	if err != nil {
-		return bsv.Channel{}, fmt.Errorf("payee's key: %w", err)
-	}
-	if payer == payee {
-		return bsv.Channel{}, errors.New("payer and payee use the same key")
+	if o.Payer == [33]byte{} {
+		return bsv.Channel{}, errors.New("no channel yet")
 	}
 	return bsv.Channel{
-		Payer:        payer,
-		Payee:        payee,
+		Payer:        o.Payer,
+		Payee:        t.Payee,
 		Funding:      bsv.Outpoint{Txid: o.FundingTxid, Index: o.FundingIndex},
 		Capacity:     o.Capacity,
 		PayerHash:    o.PayerHash,
 		PayeeHash:    t.PayeeHash,
-		CreatorHash:  t.CreatorHash,
 		RefundHeight: o.RefundHeight,
 		FeeRate:      o.FeeRate,
 	}, nil
 }
 
-// Covered is how many bytes two cumulative amounts pay for: what the scarcer
-// one buys at its rate. With both rates zero everything is covered.
-func Covered(t *wire.Terms, payee, creator money.Satoshis) int64 {
-	return min(t.Ask.Bytes(payee), t.Royalty.Bytes(creator))
+// checkNew looks at the numbers of a channel that begins.
+func checkNew(t *wire.Terms, o *wire.Open, leg Leg) error {
+	c, err := template(t, o)
+	if err != nil {
+		return err
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if maxSpend(o, leg.creators(nil)) < 1 {
+		return fmt.Errorf("capacity %v is used up by the close's fee", o.Capacity)
+	}
+	return nil
 }
 
-// Due is what n bytes cost in all, the seeder's and the creator's part.
+// Due is what n bytes cost in all by these terms, the seeder's and the
+// creator's part.
 func Due(t *wire.Terms, n int64) (payee, creator money.Satoshis, err error) {
-	if payee, err = t.Ask.Due(n); err != nil {
-		return 0, 0, err
-	}
-	creator, err = t.Royalty.Due(n)
-	return payee, creator, err
+	return LegOf([20]byte{}, t).Due(n)
 }
 
 // Event is something that happened to a channel: a message of the peer, or one
@@ -146,8 +158,12 @@ type Event interface{ event() }
 // Got is a message from the peer.
 type Got struct {
 	Msg wire.Message
-	// Nonce is that of this connection's Terms, which a Resume signs.
-	Nonce [16]byte
+	// Title is this connection's, and Terms are those that were signed for it:
+	// a Resume proves its key with their nonce, and a channel that was of
+	// another title moves to this one. Both sides need them with every message;
+	// the payer has checked them with CheckTerms.
+	Title [20]byte
+	Terms *wire.Terms
 }
 
 // FundingChecked is the chain's answer to a CheckFunding. Refusal is nil where
@@ -161,22 +177,40 @@ type FundingChecked struct {
 // FundingMined says that the funding is in a block.
 type FundingMined struct{}
 
+// FundingUnmined says that a reorganisation took the funding out of its block.
+type FundingUnmined struct{}
+
+// FundingDoubted says that another transaction competes with a funding that is
+// not mined.
+type FundingDoubted struct{}
+
 // FundingLost says that the funding was double-spent or will never be mined.
 type FundingLost struct{}
+
+// FundingReady tells the payer that every channel of its funding has its
+// refund, so that the funding may leave.
+type FundingReady struct {
+	// Stored says that the outbox has the funding already, by another channel
+	// of it.
+	Stored bool
+}
+
+// Abandon tells the payer to give up a channel whose funding has not left.
+type Abandon struct{}
 
 // Tip says how high the chain is.
 type Tip struct {
 	Height uint32
-	// Unspent says that the chain knows of nothing that spends the funding.
+	// Unspent says that the chain knows the funding and nothing that spends it.
 	Unspent bool
 }
 
 // Served says how many more bytes of block data went to the peer.
 type Served struct{ Bytes int64 }
 
-// Delivered says what has come from the peer on this channel in all, and what
-// the payer may spend on the channel in all. Flush pays what is payable even
-// if the peer would wait.
+// Delivered says what has come from the peer on the channel's current leg, and
+// what the payer may spend on the channel in all. Flush pays what is payable
+// even if the peer would wait.
 type Delivered struct {
 	Wire    int64 // bytes of block data received
 	Payable int64 // of these, verified (see paylink.Purchase)
@@ -191,6 +225,10 @@ type CloseWanted struct{}
 func (Got) event()            {}
 func (FundingChecked) event() {}
 func (FundingMined) event()   {}
+func (FundingUnmined) event() {}
+func (FundingDoubted) event() {}
+func (FundingReady) event()   {}
+func (Abandon) event()        {}
 func (FundingLost) event()    {}
 func (Tip) event()            {}
 func (Served) event()         {}
@@ -229,7 +267,8 @@ type CheckFunding struct {
 }
 
 // Allow lets the peer have this many bytes of block data in all, counted over
-// the channel's life.
+// the channel's life and all its legs. It may be less than what was served: the
+// peer then waits.
 type Allow struct{ Total int64 }
 
 // Revoke stops delivery.

@@ -3,6 +3,7 @@ package channel_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,8 +45,10 @@ type bench struct {
 
 	payerDisk, payeeDisk []byte
 	toPayer, toPayee     []wire.Message
-	nonce                [16]byte
+	title                [20]byte    // of the connection
+	offer                *wire.Terms // of the connection
 	connected            bool
+	gathers              bool // the payer's funding waits for the refunds of other channels
 
 	allowed   int64 // over the channel's life
 	delivered int64 // put on the wire by the payee
@@ -73,7 +76,8 @@ func newBench(t rapid.TB, capacity money.Satoshis, tm wire.Terms, spendable mone
 		}
 		return k
 	}
-	b.payee = channel.Payee{Key: keyOf(2), Terms: tm, Policy: channel.Policy{CreditShare: 4, IdleClose: time.Hour}}
+	b.offer = &tm
+	b.payee = channel.NewPayee(keyOf(2), channel.Policy{CreditShare: 4, IdleClose: time.Hour}, b.title, &tm)
 	lock := bsv.Multisig(keyOf(3).Public(), keyOf(2).Public())
 	coin := bsv.Coin{Outpoint: bsv.Outpoint{Index: 9}, Output: bsv.Output{Value: capacity * 2, Script: bsv.P2PKH(keyOf(6).Public().Hash())}}
 	funding, _, err := bsv.BuildPayment([]bsv.Coin{coin}, []bsv.PrivateKey{keyOf(6)}, []bsv.Output{{Value: capacity, Script: lock}}, keyOf(6).Public().Hash(), 100)
@@ -81,7 +85,7 @@ func newBench(t rapid.TB, capacity money.Satoshis, tm wire.Terms, spendable mone
 		t.Fatal(err)
 	}
 	open := wire.Open{Payer: keyOf(3).Public(), PayerHash: keyOf(7).Public().Hash(), FundingTxid: funding.Txid(), Capacity: capacity, RefundHeight: tm.TipHeight + tm.RefundWindow, FeeRate: tm.FeeRate}
-	payer, effects, err := channel.NewPayer(keyOf(3), [20]byte{}, &tm, open, funding, []bsv.Output{coin.Output})
+	payer, effects, err := channel.NewPayer(keyOf(3), b.title, &tm, open, funding, []bsv.Output{coin.Output})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +100,9 @@ func (b *bench) payerStep(ev channel.Event) {
 	b.payer, effects = b.payer.Step(ev, b.now)
 	b.ordered("payer", before, b.payer.Last)
 	b.runPayer(effects)
+	if b.payer.Phase == channel.Signed && !b.gathers {
+		b.payerStep(channel.FundingReady{})
+	}
 }
 
 func (b *bench) payeeStep(ev channel.Event) {
@@ -157,12 +164,22 @@ func (b *bench) runPayer(effects []channel.Effect) {
 
 // ordered holds for both ends: nothing falls, and one number has one content.
 func (b *bench) ordered(who string, x, y wire.Pay) {
-	if y.Seq < x.Seq || y.Payee < x.Payee || y.Creator < x.Creator || y.Bytes < x.Bytes {
+	if y.Seq < x.Seq || y.Payee < x.Payee || fallen(x.Creators, y.Creators) || y.Leg < x.Leg || y.Leg == x.Leg && y.Bytes < x.Bytes {
 		b.t.Fatalf("%s went from %+v back to %+v", who, x, y)
 	}
-	if x.Seq == y.Seq && (x.Payee != y.Payee || x.Creator != y.Creator) {
+	if x.Seq == y.Seq && (x.Payee != y.Payee || !slices.Equal(x.Creators, y.Creators)) {
 		b.t.Fatalf("%s has two commitments %d", who, x.Seq)
 	}
+}
+
+func fallen(x, y []wire.Royalty) bool {
+	for _, r := range x {
+		i := slices.IndexFunc(y, func(s wire.Royalty) bool { return s.To == r.To })
+		if i < 0 || y[i].Amount < r.Amount {
+			return true
+		}
+	}
+	return false
 }
 
 // relay hands over everything that waits, until nothing does.
@@ -178,7 +195,7 @@ func (b *bench) relayOne() {
 		m := b.toPayee[0]
 		b.toPayee = b.toPayee[1:]
 		b.former = append(b.former, m)
-		b.payeeStep(channel.Got{Msg: m, Nonce: b.nonce})
+		b.payeeStep(b.got(m))
 	case b.checks > 0:
 		b.checks--
 		b.payeeStep(channel.FundingChecked{Height: 200})
@@ -190,8 +207,13 @@ func (b *bench) relayOne() {
 		case *wire.Ready, *wire.Resumed:
 			b.live = true
 		}
-		b.payerStep(channel.Got{Msg: m})
+		b.payerStep(b.got(m))
 	}
+}
+
+// got is a message on this connection.
+func (b *bench) got(m wire.Message) channel.Got {
+	return channel.Got{Msg: m, Title: b.title, Terms: b.offer}
 }
 
 // deliver sends up to n bytes as far as the payee lets them go.
@@ -221,12 +243,19 @@ func (b *bench) disconnect() {
 func (b *bench) reconnect() {
 	b.disconnect()
 	b.connected = true
-	b.nonce[0]++
-	proof, err := b.payer.Key.SignDigest(channel.ResumeDigest(b.nonce, [20]byte{}, b.payer.ID()))
+	offer := *b.offer
+	offer.Nonce[0]++
+	b.offer = &offer
+	b.toPayee = append(b.toPayee, b.resume())
+}
+
+// resume proves the payer's key on this connection.
+func (b *bench) resume() *wire.Resume {
+	proof, err := b.payer.Key.SignDigest(channel.ResumeDigest(b.offer.Nonce, b.title, b.payer.ID()))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.toPayee = append(b.toPayee, &wire.Resume{Channel: b.payer.ID(), Proof: proof})
+	return &wire.Resume{Channel: b.payer.ID(), Proof: proof}
 }
 
 func (b *bench) restartPayer() {
@@ -265,7 +294,7 @@ func TestASaleFromOpenToClose(t *testing.T) {
 		b.deliver(min(256<<10, total-b.delivered), false)
 		b.relay()
 		if b.delivered == before {
-			t.Fatalf("stuck after %d bytes: owed %d, credit %d", before, b.payee.Served-channel.Covered(&b.payee.Terms, b.payee.Last.Payee, b.payee.Last.Creator), b.payee.Credit())
+			t.Fatalf("stuck after %d bytes: owed %d, credit %d", before, b.payee.Served-b.payee.Covered(), b.payee.Credit())
 		}
 	}
 	b.flush()
@@ -348,7 +377,7 @@ func TestTheFundingLeavesOnlyWithAGoodRefund(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.payerStep(channel.Got{Msg: &wire.RefundSig{Channel: b.payer.ID(), Signature: sig}})
+	b.payerStep(b.got(&wire.RefundSig{Channel: b.payer.ID(), Signature: sig}))
 	if b.broadcast[channel.FundingTx] != nil || b.payer.Phase != channel.Failed {
 		t.Fatalf("a stranger's signature was taken for the refund: %v", b.payer.Phase)
 	}
@@ -403,12 +432,8 @@ func TestUsedUp(t *testing.T) {
 		b.deliver(256<<10, false)
 		b.relay()
 	}
-	c, err := b.payer.Template()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.payer.Spent() > c.MaxSpend() || b.payer.Spent() < c.MaxSpend()-2 {
-		t.Errorf("spent %v of %v", b.payer.Spent(), c.MaxSpend())
+	if left := b.payer.Left(); left > 2 {
+		t.Errorf("spent %v, left %v", b.payer.Spent(), left)
 	}
 	// The payee delivers no byte that the channel cannot pay for, and the payer
 	// pays the last ones without waiting for half of the credit.
@@ -459,7 +484,7 @@ func TestHostileMessages(t *testing.T) {
 			b.relay()
 		}
 		paid := b.payee.Last
-		b.payeeStep(channel.Got{Msg: c.change(b), Nonce: b.nonce})
+		b.payeeStep(b.got(c.change(b)))
 		if b.payee.Last.Payee != paid.Payee || b.payee.Last.Seq != paid.Seq {
 			t.Errorf("%s changed the newest commitment", name)
 		}

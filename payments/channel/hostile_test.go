@@ -32,7 +32,7 @@ func TestResumedWithInflatedBytes(t *testing.T) {
 		b := opened(t, tm)
 		last := b.payer.Last
 		last.Seq, last.Bytes = last.Seq+1, 1<<40
-		b.payerStep(channel.Got{Msg: &wire.Resumed{Last: last, Credit: 1 << 20}})
+		b.payerStep(b.got(&wire.Resumed{Last: last, Credit: 1 << 20}))
 		if len(b.fails) == 0 || b.payer.Last.Bytes >= 1<<40 {
 			t.Errorf("taken: %+v, %v", b.payer.Last.Bytes, b.fails)
 		}
@@ -43,8 +43,8 @@ func TestResumedWithInflatedBytes(t *testing.T) {
 		for range 100 {
 			last := b.payer.Last
 			last.Seq++
-			last.Bytes = channel.Covered(&tm, last.Payee, last.Creator)
-			b.payerStep(channel.Got{Msg: &wire.Resumed{Last: last, Credit: 1 << 20}})
+			last.Bytes = b.payer.Covered()
+			b.payerStep(b.got(&wire.Resumed{Last: last, Credit: 1 << 20}))
 			for range 4 {
 				verified += 128 << 10
 				b.payerStep(channel.Delivered{Wire: b.payer.Wire + 128<<10, Payable: b.payer.Payable + 128<<10, Limit: money.MaxSatoshis})
@@ -68,7 +68,7 @@ func TestExposureIsNotRenewedByBreakingConnections(t *testing.T) {
 		for range 16 {
 			b.payerStep(channel.Delivered{Wire: b.payer.Wire + 256<<10, Payable: b.payer.Payable, Limit: money.MaxSatoshis})
 		}
-		b.payerStep(channel.Got{Msg: &wire.Resumed{Last: b.payer.Last, Credit: 1 << 20}})
+		b.payerStep(b.got(&wire.Resumed{Last: b.payer.Last, Credit: 1 << 20}))
 	}
 	if most := verified + verified/64 + 2*b.payer.Exposure; b.payer.Last.Bytes > most {
 		t.Errorf("paid for %d bytes, of which %d were verified; the most is %d", b.payer.Last.Bytes, verified, most)
@@ -113,13 +113,13 @@ func TestTheLastPaymentAndItsCloseAreOneStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := c.MaxSpend()
-	sig, err := c.SignCommitment(b.payer.Key, all, 0)
+	all := c.MaxSpend(0)
+	sig, err := c.SignCommitment(b.payer.Key, all, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pay := &wire.Pay{Channel: b.payer.ID(), Seq: 2, Bytes: tm.Ask.Bytes(all), Payee: all, Signature: sig}
-	after, effects := b.payee.Step(channel.Got{Msg: pay}, b.now)
+	pay := &wire.Pay{Channel: b.payer.ID(), Seq: 2, Leg: 1, Bytes: tm.Ask.Bytes(all), Payee: all, Signature: sig}
+	after, effects := b.payee.Step(b.got(pay), b.now)
 	if after.Phase != channel.Closing {
 		t.Fatalf("used up, but %v", after.Phase)
 	}
@@ -147,18 +147,14 @@ func TestCheapMessagesAreNotStored(t *testing.T) {
 	for range 5 {
 		same.Seq, same.Bytes = same.Seq+1, same.Bytes+1
 		var effects []channel.Effect
-		b.payee, effects = b.payee.Step(channel.Got{Msg: &same}, b.now)
+		b.payee, effects = b.payee.Step(b.got(&same), b.now)
 		if n := stores(effects); n > 0 {
 			t.Fatalf("a commitment with the same amounts cost %d writes", n)
 		}
 	}
 	for range 3 {
-		proof, err := b.payer.Key.SignDigest(channel.ResumeDigest(b.nonce, [20]byte{}, b.payer.ID()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resume := &wire.Resume{Channel: b.payer.ID(), Proof: proof}
-		_, effects := b.payee.Step(channel.Got{Msg: resume, Nonce: b.nonce}, b.now)
+		resume := b.resume()
+		_, effects := b.payee.Step(b.got(resume), b.now)
 		if n := stores(effects); n > 0 {
 			t.Fatalf("a resume with nothing to forgive cost %d writes", n)
 		}
@@ -173,12 +169,8 @@ func TestOneCheckAtATime(t *testing.T) {
 	}
 	b.checks = 0
 	for range 3 {
-		proof, err := b.payer.Key.SignDigest(channel.ResumeDigest(b.nonce, [20]byte{}, b.payer.ID()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.payeeStep(channel.Got{Msg: &wire.Resume{Channel: b.payer.ID(), Proof: proof}, Nonce: b.nonce})
-		b.payeeStep(channel.Got{Msg: &wire.Funded{Channel: b.payer.ID(), Funding: b.payer.Funding, First: b.payer.Last}})
+		b.payeeStep(b.got(b.resume()))
+		b.payeeStep(b.got(&wire.Funded{Channel: b.payer.ID(), Funding: b.payer.Funding, First: b.payer.Last}))
 	}
 	if b.checks != 0 {
 		t.Errorf("%d further looks", b.checks)
@@ -207,7 +199,7 @@ func TestAChannelThatIsNeverFundedFails(t *testing.T) {
 // That a seeder says closed is no close.
 func TestTheRefundComesWhenTheCloseWasALie(t *testing.T) {
 	b := opened(t, terms(t, 5_000, 0))
-	b.payerStep(channel.Got{Msg: &wire.Closed{Channel: b.payer.ID(), Txid: [32]byte{1}}})
+	b.payerStep(b.got(&wire.Closed{Channel: b.payer.ID(), Txid: [32]byte{1}}))
 	if b.payer.Phase != channel.Closed {
 		t.Fatalf("%v", b.payer.Phase)
 	}
@@ -228,7 +220,7 @@ func TestTheRefundComesWhenTheCloseWasALie(t *testing.T) {
 
 func TestAChannelThatTheSeederDoesNotKnow(t *testing.T) {
 	b := opened(t, terms(t, 5_000, 0))
-	b.payerStep(channel.Got{Msg: &wire.Refusal{Channel: b.payer.ID(), Code: wire.CodeUnknownChannel}})
+	b.payerStep(b.got(&wire.Refusal{Channel: b.payer.ID(), Code: wire.CodeUnknownChannel}))
 	b.restartPayer()
 	if !b.payer.Refused {
 		t.Error("forgotten")

@@ -2,6 +2,7 @@ package channel
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -20,7 +21,17 @@ type Policy struct {
 	// IdleClose is how long a channel stays open on which nothing is delivered
 	// or paid; 0 is for ever.
 	IdleClose time.Duration
+	// Trust is what this payer has paid in earlier channels. A CreditShare of it
+	// may be owed from the beginning, and a trustShare of it is delivered before
+	// the funding is mined beyond Terms.UnconfirmedLimit, up to MaxUnconfirmed
+	// in all.
+	Trust          money.Satoshis
+	MaxUnconfirmed money.Satoshis
 }
+
+// trustShare is the part of Policy.Trust, a quarter, that a payer could take
+// with it by spending its funding elsewhere.
+const trustShare = 4
 
 // FundingTime is how long a payee waits for the funding of a channel whose
 // refund it has signed.
@@ -33,17 +44,25 @@ type Payee struct {
 	Key    bsv.PrivateKey // of Terms.Payee; not part of a snapshot
 	Policy Policy         // not part of a snapshot
 
-	InfoHash  [20]byte
-	Terms     wire.Terms
+	Terms     wire.Terms // of the opening
+	Leg       Leg
+	Past      Past
 	Phase     Phase
 	Open      wire.Open // from Signed on
 	Last      wire.Pay  // newest commitment; Seq 0 before the first
 	Funding   []byte    // raw; from Open on
 	Confirmed bool      // the funding is mined
+	Doubted   bool      // another transaction competes with it; false once it is mined
 	Served    int64     // bytes of block data, over the channel's life
-	Forgiven  int64     // of these, lost with connections that broke
+	Forgiven  int64     // of these in this leg, lost with connections that broke
 	Active    time.Time // when something was last delivered or paid
 	Close     bsv.Txid  // from Closing on
+}
+
+// NewPayee makes the state of an offer: terms with a fresh key, signed for a
+// title.
+func NewPayee(key bsv.PrivateKey, policy Policy, title [20]byte, t *wire.Terms) Payee {
+	return Payee{Key: key, Policy: policy, Terms: *t, Leg: LegOf(title, t)}
 }
 
 // ID is the channel's name; it has none before Signed.
@@ -54,55 +73,70 @@ func (s Payee) ID() wire.ChannelID {
 // Template is the channel's transactions; an error before Signed.
 func (s Payee) Template() (bsv.Channel, error) { return template(&s.Terms, &s.Open) }
 
-// Credit is how many bytes the payer may owe now.
+// Covered is how many bytes of the current leg are paid for.
+func (s Payee) Covered() int64 { return s.Leg.covered(&s.Past, &s.Last) }
+
+// Credit is how many bytes the payer may owe now. It grows by worth and not by
+// bytes: those of a cheap title buy no credit for a dear one.
 func (s Payee) Credit() int64 {
-	credit := s.Terms.Credit
-	if s.Policy.CreditShare > 0 {
-		credit = max(credit, s.paidBytes()/s.Policy.CreditShare)
+	credit := s.Leg.Credit
+	if share := s.Policy.CreditShare; share > 0 {
+		before := (s.Past.Earned + fine(s.Policy.Trust)*fineUnit) / fine(share)
+		credit = max(credit, sum(s.paidBytes()/share, before.bytesAt(s.Leg.Price())))
 	}
 	return min(credit, MaxCredit)
 }
 
-// paidBytes is what the newest commitment pays for, without what the payer
-// paid ahead: credit grows with trade, not with deposits.
-func (s Payee) paidBytes() int64 {
-	return min(Covered(&s.Terms, s.Last.Payee, s.Last.Creator), s.Served)
-}
+// legServed is how many bytes of the current leg were served.
+func (s Payee) legServed() int64 { return s.Served - s.Past.Served }
+
+// paidBytes is what of the leg is paid for, without what the payer paid ahead:
+// credit grows with trade, not with deposits.
+func (s Payee) paidBytes() int64 { return min(s.Covered(), s.legServed()) }
 
 // Allowed is how many bytes of block data the payer may be sent, over the
 // channel's life.
 func (s Payee) Allowed() int64 {
-	if s.Phase != Open {
+	if s.Phase != Open || s.Doubted {
 		return 0
 	}
-	covered := Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
-	allowed := covered
-	if more := s.Credit() + s.Forgiven; allowed < math.MaxInt64-more {
-		allowed += more
-	}
+	allowed := sum(s.Covered(), s.Credit(), s.Forgiven)
 	if !s.Confirmed {
 		allowed = min(allowed, s.unconfirmedBytes())
 	}
 	// What is delivered beyond the capacity nobody could pay.
-	if most := s.capacityBytes(); most < math.MaxInt64-s.Forgiven {
-		allowed = min(allowed, most+s.Forgiven)
-	}
-	return allowed
+	allowed = min(allowed, sum(s.CapacityBytes(), s.Forgiven))
+	return sum(s.Past.Served, allowed)
 }
 
-// capacityBytes is how many bytes the channel can pay for.
-func (s Payee) capacityBytes() int64 {
-	c, err := s.Template()
-	if err != nil {
-		return 0
+// allow lets the payer have what it may have.
+func (s Payee) allow() Effect {
+	if s.Doubted {
+		return Revoke{}
 	}
-	return affordable(&s.Terms, c.MaxSpend())
+	return Allow{s.Allowed()}
 }
 
-// unconfirmedBytes is how much is delivered at the most before the funding is
-// mined.
+// CapacityBytes is how many bytes of the current leg the channel can pay for in
+// all. It falls only when another leg begins.
+func (s Payee) CapacityBytes() int64 {
+	return s.Leg.capacityBytes(&s.Open, &s.Past, s.Last.Creators, money.MaxSatoshis)
+}
+
+// Unconfirmed is the most that is delivered before the funding is mined.
+func (s Payee) Unconfirmed() money.Satoshis {
+	limit := s.Terms.UnconfirmedLimit
+	return max(limit, min(limit+s.Policy.Trust/trustShare, s.Policy.MaxUnconfirmed))
+}
+
+// unconfirmedBytes is how much of this leg is delivered at the most before the
+// funding is mined.
 func (s Payee) unconfirmedBytes() int64 {
-	return (s.Terms.Ask + s.Terms.Royalty).Bytes(s.Terms.UnconfirmedLimit)
+	price := s.Leg.Price()
+	if price == 0 {
+		return math.MaxInt64
+	}
+	return (fine(s.Unconfirmed())*fineUnit - s.Past.Worth).bytesAt(price)
 }
 
 // Step is the machine. See the package comment.
@@ -116,14 +150,26 @@ func (s Payee) Step(ev Event, now time.Time) (Payee, []Effect) {
 		if s.Confirmed || s.Phase != Open {
 			return s, nil
 		}
-		s.Confirmed = true
+		s.Confirmed, s.Doubted = true, false
 		return s, []Effect{Store{}, Allow{s.Allowed()}, Send{s.ack()}}
-	case FundingLost:
-		if s.Phase != Open {
+	case FundingUnmined:
+		if !s.Confirmed || s.Phase != Open {
 			return s, nil
 		}
-		s.Phase = Failed
-		return s, append([]Effect{Revoke{}, Store{}}, refuse(s.ID(), wire.CodeDoubleSpend, "the funding was spent elsewhere")...)
+		s.Confirmed = false
+		return s, append([]Effect{Store{}, Allow{s.Allowed()}}, s.refuse(wire.CodeUnconfirmed, "a reorganisation took the funding out of its block")...)
+	case FundingDoubted:
+		if s.Confirmed || s.Doubted || s.Phase != Open {
+			return s, nil
+		}
+		s.Doubted = true
+		return s, append([]Effect{Revoke{}, Store{}}, s.refuseDoubted()...)
+	case FundingLost:
+		next, effects := s.settle() // if the chain changes its mind, the close is there
+		if s.Phase == Open {
+			effects = append(effects, s.refuse(wire.CodeDoubleSpend, "the funding was spent elsewhere")...)
+		}
+		return next, effects
 	case Served:
 		if ev.Bytes > 0 {
 			s.Served += ev.Bytes
@@ -143,17 +189,23 @@ func (s Payee) got(ev Got, now time.Time) (Payee, []Effect) {
 	case *wire.Open:
 		return s.open(m, now)
 	case *wire.Funded:
-		return s.funded(m)
+		return s.funded(m, ev)
 	case *wire.Pay:
-		return s.pay(m, now)
+		return s.pay(m, ev, now)
 	case *wire.Resume:
-		return s.resume(m, ev.Nonce, now)
+		return s.resume(m, ev, now)
 	case *wire.Close:
 		if m.Channel != s.ID() {
 			return s, refuse(m.Channel, wire.CodeUnknownChannel, "close of another channel")
 		}
-		if s.Phase == Closing || s.Phase == Closed {
+		switch s.Phase {
+		case Closing, Closed:
 			return s, []Effect{Send{s.closed()}}
+		case Signed: // the payer gives the channel up before it was funded
+			s.Phase = Failed
+			return s, []Effect{Store{}}
+		case Checking:
+			return s, refuse(m.Channel, wire.CodeOrder, "the funding is being looked at")
 		}
 		return s.close()
 	case *wire.Refusal:
@@ -177,12 +229,12 @@ func (s Payee) open(m *wire.Open, now time.Time) (Payee, []Effect) {
 	case m.RefundHeight < t.TipHeight+t.RefundWindow || m.RefundHeight >= maxRefundHeight:
 		return s, refuse(id, wire.CodeTerms, "refund at height %d, offered was %d or later", m.RefundHeight, t.TipHeight+t.RefundWindow)
 	}
+	if err := checkNew(t, m, s.Leg); err != nil {
+		return s, refuse(id, wire.CodeTerms, "%v", err)
+	}
 	c, err := template(t, m)
 	if err != nil {
 		return s, refuse(id, wire.CodeTerms, "%v", err)
-	}
-	if c.MaxSpend() <= 0 {
-		return s, refuse(id, wire.CodeTerms, "capacity %v is used up by the close's fee", m.Capacity)
 	}
 	sig, err := c.SignRefund(s.Key)
 	if err != nil {
@@ -194,7 +246,8 @@ func (s Payee) open(m *wire.Open, now time.Time) (Payee, []Effect) {
 	return s, []Effect{Store{}, Send{&wire.RefundSig{Channel: s.ID(), Signature: sig}}}
 }
 
-func (s Payee) funded(m *wire.Funded) (Payee, []Effect) {
+func (s Payee) funded(m *wire.Funded, ev Got) (Payee, []Effect) {
+	first := &m.First
 	switch {
 	case s.Phase == Offered || m.Channel != s.ID():
 		return s, refuse(m.Channel, wire.CodeUnknownChannel, "funding of another channel")
@@ -202,14 +255,21 @@ func (s Payee) funded(m *wire.Funded) (Payee, []Effect) {
 		return s, []Effect{Send{s.ready()}}
 	case s.Phase != Signed:
 		return s, refuse(m.Channel, wire.CodeOrder, "no funding is awaited")
-	case m.First.Channel != m.Channel || m.First.Seq != 1 || m.First.Bytes != 0 || m.First.Payee != 0 || m.First.Creator != 0:
+	case first.Channel != m.Channel || first.Seq != 1 || first.Leg != 1 || first.Bytes != 0 || first.Payee != 0 || len(first.Creators) != 0:
 		return s, refuse(m.Channel, wire.CodePayment, "the first commitment gives everything back")
+	}
+	if first.Title != s.Leg.Title { // nothing was delivered yet: this connection's title comes first
+		leg, err := s.legHere(first, ev)
+		if err != nil {
+			return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
+		}
+		s.Leg = leg
 	}
 	c, err := s.Template()
 	if err != nil {
 		return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
 	}
-	if err := c.CheckCommitment(c.Payer, 0, 0, m.First.Signature); err != nil {
+	if err := c.CheckCommitment(c.Payer, 0, nil, first.Signature); err != nil {
 		return s, refuse(m.Channel, wire.CodePayment, "first commitment: %v", err)
 	}
 	funding, err := bsv.ParseTx(m.Funding, wire.MaxPayload)
@@ -250,7 +310,16 @@ func (s Payee) checked(ev FundingChecked, now time.Time) (Payee, []Effect) {
 	return s, []Effect{Store{}, Allow{s.Allowed()}, Send{s.ready()}}
 }
 
-func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
+// legHere is the leg that a commitment begins on this connection.
+func (s Payee) legHere(m *wire.Pay, ev Got) (Leg, error) {
+	if ev.Terms == nil || m.Title != ev.Title {
+		return Leg{}, errors.New("a payment for a title of another connection")
+	}
+	leg := LegOf(ev.Title, ev.Terms)
+	return leg, checkMove(&s.Terms, ev.Terms, leg, m.Creators)
+}
+
+func (s Payee) pay(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
 	if s.Phase == Offered || m.Channel != s.ID() {
 		return s, refuse(m.Channel, wire.CodeUnknownChannel, "payment into another channel")
 	}
@@ -263,26 +332,47 @@ func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 	case m.Seq < last.Seq:
 		return s, nil // overtaken by a later one
 	case m.Seq == last.Seq:
-		if m.Payee != last.Payee || m.Creator != last.Creator || m.Bytes != last.Bytes {
+		if !sameAmounts(m, last) || m.Bytes != last.Bytes || m.Leg != last.Leg || m.Title != last.Title {
 			return s, broken(m.Channel, wire.CodePayment, "two commitments with number %d", m.Seq)
 		}
 		return s, []Effect{Send{s.ack()}}
-	case m.Payee < last.Payee || m.Creator < last.Creator || m.Bytes < last.Bytes:
+	case m.Leg == m.Seq:
+		return s.begin(m, ev, now)
+	case m.Leg != last.Leg || m.Title != last.Title:
+		// Of a leg whose beginning never came, as from a connection before.
+		return s, refuse(m.Channel, wire.CodePayment, "commitment %d is of another leg", m.Seq)
+	case m.Bytes < last.Bytes:
 		return s, broken(m.Channel, wire.CodePayment, "commitment %d takes something back", m.Seq)
 	}
-	payee, creator, err := Due(&s.Terms, m.Bytes)
-	if err != nil || m.Payee < payee || m.Creator < creator {
-		return s, broken(m.Channel, wire.CodePayment, "%d bytes cost %v and %v, paid were %v and %v", m.Bytes, payee, creator, m.Payee, m.Creator)
+	payee, creator, err := s.Leg.owed(&s.Past, m.Bytes)
+	if err != nil || m.Payee < payee || amountTo(m.Creators, s.Leg.Creator) < creator {
+		return s, broken(m.Channel, wire.CodePayment, "%d bytes cost %v and %v, paid were %v and %v", m.Bytes, payee, creator, m.Payee, m.Royalties())
+	}
+	if err := s.checkPay(m); err != nil {
+		return s, broken(m.Channel, wire.CodePayment, "%v", err)
+	}
+	return s.took(m, now)
+}
+
+// checkPay says why a commitment cannot follow the newest one.
+func (s Payee) checkPay(m *wire.Pay) error {
+	if err := follows(m, &s.Last); err != nil {
+		return err
 	}
 	c, err := s.Template()
 	if err != nil {
-		return s, broken(m.Channel, wire.CodeTerms, "%v", err)
+		return err
 	}
-	if err := c.CheckCommitment(c.Payer, m.Payee, m.Creator, m.Signature); err != nil {
-		return s, broken(m.Channel, wire.CodePayment, "commitment %d: %v", m.Seq, err)
+	if err := c.CheckCommitment(c.Payer, m.Payee, toClose(m.Creators), m.Signature); err != nil {
+		return fmt.Errorf("commitment %d: %w", m.Seq, err)
 	}
-	more := m.Payee > last.Payee || m.Creator > last.Creator
-	if more || m.Bytes > last.Bytes {
+	return nil
+}
+
+// took takes over a commitment that was found good.
+func (s Payee) took(m *wire.Pay, now time.Time) (Payee, []Effect) {
+	more, begins := !sameAmounts(m, &s.Last), m.Leg != s.Last.Leg
+	if more || begins || m.Bytes > s.Last.Bytes {
 		s.Active = now
 	}
 	s.Last = *m
@@ -291,33 +381,85 @@ func (s Payee) pay(m *wire.Pay, now time.Time) (Payee, []Effect) {
 		// leave a channel that is closing and a close that nobody broadcasts.
 		return s.close()
 	}
-	allowed := s.Allowed()
-	effects := []Effect{Allow{allowed}, Send{s.ack()}}
-	if more {
+	effects := []Effect{s.allow(), Send{s.ack()}}
+	if more || begins {
 		effects = append([]Effect{Store{}}, effects...)
 	} // else the close stays the same, and a write would be all that it brings
-	if !s.Confirmed && allowed == s.unconfirmedBytes() {
-		effects = append(effects, refuse(m.Channel, wire.CodeUnconfirmed, "%v is the most before the funding is mined", s.Terms.UnconfirmedLimit)...)
+	switch {
+	case s.Doubted:
+		effects = append(effects, s.refuseDoubted()...)
+	case !s.Confirmed && s.Allowed() == sum(s.Past.Served, s.unconfirmedBytes()):
+		effects = append(effects, s.refuse(wire.CodeUnconfirmed, "%v is the most before the funding is mined", s.Unconfirmed())...)
 	}
 	return s, effects
 }
 
+// begin makes the move to this connection's title. What the finished leg leaves
+// unpaid is forgiven as with a broken connection, or the channel is closed.
+func (s Payee) begin(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
+	leg, err := s.legHere(m, ev)
+	if err != nil || m.Bytes != 0 {
+		return s, refuse(m.Channel, wire.CodePayment, "commitment %d begins no leg here: %v", m.Seq, err)
+	}
+	if err := s.checkPay(m); err != nil {
+		return s, broken(m.Channel, wire.CodePayment, "%v", err)
+	}
+	left := s // what the commitment pays beyond the last one is for the finished leg
+	left.Last.Payee, left.Last.Creators = m.Payee, m.Creators
+	left, good := left.forgive()
+	if !good {
+		s.Last = *m
+		return s.close()
+	}
+	price := s.Leg.Price()
+	s.Past = Past{
+		Payee:    m.Payee,
+		Creators: m.Creators,
+		Bytes:    s.Past.Bytes + s.Last.Bytes,
+		Served:   s.Served,
+		Worth:    s.Past.Worth + fineOf(price, s.legServed()),
+		Earned:   s.Past.Earned + fineOf(price, left.paidBytes()),
+		Forgiven: s.Past.Forgiven + fineOf(price, left.Forgiven),
+	}
+	s.Forgiven, s.Leg = 0, leg
+	return s.took(m, now)
+}
+
+// forgive strikes what was served and is not paid for, or says that this would
+// pass the budget, so that neither breaking connections nor moving to other
+// titles ever pays.
+func (s Payee) forgive() (Payee, bool) {
+	lost := s.legServed() - s.Forgiven - s.Covered()
+	if lost <= 0 {
+		return s, true
+	}
+	price := s.Leg.Price()
+	budget := sum(s.Credit(), s.paidBytes()/forgivenShare, (s.Past.Earned / forgivenShare).bytesAt(price))
+	if sum(s.Forgiven, lost, s.Past.Forgiven.bytesAt(price)) > budget {
+		return s, false
+	}
+	s.Forgiven += lost
+	return s, true
+}
+
+// forgivenShare is the part of what was paid for, a 16th, that may be lost with
+// broken connections besides one credit.
+const forgivenShare = 16
+
 // resume goes on after a broken connection. Blocks that were on their way then
-// are forgiven within a budget; beyond it the channel is closed, so that
-// breaking connections never pays.
-func (s Payee) resume(m *wire.Resume, nonce [16]byte, now time.Time) (Payee, []Effect) {
-	if s.Phase == Offered || m.Channel != s.ID() {
+// are forgiven within a budget; beyond it the channel is closed.
+func (s Payee) resume(m *wire.Resume, ev Got, now time.Time) (Payee, []Effect) {
+	if s.Phase == Offered || m.Channel != s.ID() || ev.Terms == nil {
 		return s, refuse(m.Channel, wire.CodeUnknownChannel, "no such channel")
 	}
 	payer, err := bsv.ParsePublicKey(s.Open.Payer[:])
 	if err != nil {
 		return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
 	}
-	if err := bsv.VerifyDigest(payer, ResumeDigest(nonce, s.InfoHash, m.Channel), m.Proof); err != nil {
+	if err := bsv.VerifyDigest(payer, ResumeDigest(ev.Terms.Nonce, ev.Title, m.Channel), m.Proof); err != nil {
 		return s, broken(m.Channel, wire.CodeUnknownChannel, "proof of the channel's key: %v", err)
 	}
 	resumed := &wire.Resumed{Last: s.Last, Credit: s.Credit()}
-	resumed.Last.Channel = m.Channel
 	switch s.Phase {
 	case Signed, Checking: // a check that is under way goes on: there is one at a time
 		resumed.Last = wire.Pay{Channel: m.Channel}
@@ -327,20 +469,33 @@ func (s Payee) resume(m *wire.Resume, nonce [16]byte, now time.Time) (Payee, []E
 	case Failed:
 		return s, refuse(m.Channel, wire.CodeUnknownChannel, "the channel has failed")
 	}
-	s.Active = now
-	effects := []Effect{Send{resumed}, Allow{s.Allowed()}}
-	lost := s.Served - s.Forgiven - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
-	if lost > 0 {
-		if s.Forgiven+lost > s.Credit()+s.paidBytes()/16 {
-			return s.close()
+	if ev.Title != s.Leg.Title {
+		if err := checkMove(&s.Terms, ev.Terms, LegOf(ev.Title, ev.Terms), s.Last.Creators); err != nil {
+			return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
 		}
-		s.Forgiven += lost
-		effects = []Effect{Store{}, Send{resumed}, Allow{s.Allowed()}}
+		// Nothing is delivered before the payer's commitment makes the move.
+		return s, []Effect{Revoke{}, Send{resumed}}
+	}
+	s.Active = now
+	forgiven := s.Forgiven
+	s, good := s.forgive()
+	if !good {
+		return s.close()
+	}
+	effects := []Effect{Send{resumed}, s.allow()}
+	if s.Forgiven > forgiven {
+		effects = append([]Effect{Store{}}, effects...)
+	}
+	if s.Doubted {
+		effects = append(effects, s.refuseDoubted()...)
 	}
 	return s, effects
 }
 
 func (s Payee) tip(height uint32, now time.Time) (Payee, []Effect) {
+	if s.Active.After(now) { // the clock was set back
+		s.Active = now
+	}
 	switch {
 	case s.Phase == Signed && now.Sub(s.Active) >= FundingTime:
 		s.Phase = Failed
@@ -360,23 +515,32 @@ func (s Payee) mustClose(height uint32) bool {
 	return uint64(height)+uint64(s.Terms.CloseMargin) >= uint64(s.Open.RefundHeight)
 }
 
-// close signs the newest commitment and gives it to the outbox.
+// close settles the channel and tells the payer.
 func (s Payee) close() (Payee, []Effect) {
+	next, effects := s.settle()
+	if next.Phase != s.Phase {
+		effects = append(effects, Send{next.closed()})
+	}
+	return next, effects
+}
+
+// settle signs the newest commitment and gives it to the outbox.
+func (s Payee) settle() (Payee, []Effect) {
 	if s.Phase != Open {
 		return s, nil
 	}
 	tx, err := s.CloseTx()
 	if err != nil {
-		return s, []Effect{Fail{fmt.Errorf("close of channel %x: %w", s.ID(), err)}}
+		return s, []Effect{Revoke{}, Fail{fmt.Errorf("close of channel %x: %w", s.ID(), err)}}
 	}
 	c, err := s.Template()
 	if err != nil {
-		return s, []Effect{Fail{err}}
+		return s, []Effect{Revoke{}, Fail{err}}
 	}
 	s.Phase = Closing
 	s.Close = tx.Txid()
 	prev := []bsv.Output{{Value: c.Capacity, Script: c.Lock()}}
-	return s, []Effect{Revoke{}, Store{Tx: tx, Prev: prev, Purpose: CloseTx}, Send{s.closed()}}
+	return s, []Effect{Revoke{}, Store{Tx: tx, Prev: prev, Purpose: CloseTx}}
 }
 
 // CloseTx is the newest commitment with both signatures: what a close
@@ -386,11 +550,20 @@ func (s Payee) CloseTx() (*bsv.Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := c.SignCommitment(s.Key, s.Last.Payee, s.Last.Creator)
+	creators := toClose(s.Last.Creators)
+	own, err := c.SignCommitment(s.Key, s.Last.Payee, creators)
 	if err != nil {
 		return nil, err
 	}
-	return c.CompleteCommitment(s.Last.Payee, s.Last.Creator, bytes.Clone(s.Last.Signature), own)
+	return c.CompleteCommitment(s.Last.Payee, creators, bytes.Clone(s.Last.Signature), own)
+}
+
+func (s Payee) refuse(code wire.Code, format string, args ...any) []Effect {
+	return refuse(s.ID(), code, format, args...)
+}
+
+func (s Payee) refuseDoubted() []Effect {
+	return s.refuse(wire.CodeDoubleSpend, "nothing more until the funding is mined")
 }
 
 func (s Payee) ready() *wire.Ready { return &wire.Ready{Channel: s.ID(), Credit: s.Credit()} }
@@ -400,14 +573,10 @@ func (s Payee) ack() *wire.Ack {
 }
 
 func (s Payee) closed() *wire.Closed {
-	return &wire.Closed{Channel: s.ID(), Txid: s.Close, Payee: s.Last.Payee, Creator: s.Last.Creator}
+	return &wire.Closed{Channel: s.ID(), Txid: s.Close, Payee: s.Last.Payee, Creator: s.Last.Royalties()}
 }
 
 // Remaining is what the channel can still carry.
 func (s Payee) Remaining() money.Satoshis {
-	c, err := s.Template()
-	if err != nil {
-		return 0
-	}
-	return c.MaxSpend() - s.Last.Payee - s.Last.Creator
+	return maxSpend(&s.Open, s.Leg.creators(s.Last.Creators)) - spent(&s.Last)
 }

@@ -3,6 +3,7 @@ package channel
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
@@ -73,31 +74,33 @@ func CheckTerms(t *wire.Terms, infoHash [20]byte, l Limits, tip uint32, now time
 	return nil
 }
 
-// Payer is the downloader's side. It goes Proposed → Signed → Open → Closing →
-// Closed, or to Refunding when the seeder does not close; Failed only while
-// nothing has been broadcast. It is a value: Step does not change its receiver.
+// Payer is the downloader's side. It goes Proposed → Signed → Funded → Open →
+// Closing → Closed, or to Refunding when the seeder does not close; Failed only
+// while nothing has been broadcast. It is a value: Step does not change its
+// receiver.
 type Payer struct {
 	Key bsv.PrivateKey // of Open.Payer; not part of a snapshot
 	// Exposure is how many bytes may be paid for before they are verified, so
 	// that pieces longer than the credit can complete; not part of a snapshot.
 	Exposure int64
 	// Prev are the outputs that the funding spends; not part of a snapshot,
-	// and needed until Signed only.
+	// and needed until Funded only.
 	Prev []bsv.Output
 
-	InfoHash [20]byte
-	Terms    wire.Terms
-	Phase    Phase
-	Open     wire.Open
-	Last     wire.Pay // newest commitment; Seq 0 before the first
-	Funding  []byte   // raw
-	Refund   []byte   // raw, fully signed; from Signed on
-	Credit   int64    // bytes that the seeder lets us owe
-	Acked    uint64   // newest commitment that the seeder has stored
-	Wire     int64    // bytes received, over the channel's life, as the seeder counts them
-	Payable  int64    // of these, verified
-	// Forgone is by how many bytes the exposure has grown because bytes were
-	// paid for on connections that broke before they were verified.
+	Terms   wire.Terms // of the opening
+	Leg     Leg
+	Past    Past
+	Phase   Phase
+	Open    wire.Open
+	Last    wire.Pay // newest commitment; Seq 0 before the first
+	Funding []byte   // raw
+	Refund  []byte   // raw, fully signed; from Signed on
+	Credit  int64    // bytes that the seeder lets us owe
+	Acked   uint64   // newest commitment that the seeder has stored
+	Wire    int64    // bytes received in this leg, as the seeder counts them
+	Payable int64    // of these, verified
+	// Forgone is by how many bytes the exposure has grown in this leg because
+	// bytes were paid for on connections that broke before they were verified.
 	Forgone int64
 	// Refused says that the seeder does not know the channel: nothing but the
 	// refund comes of it.
@@ -111,15 +114,11 @@ const forgoneShare = 64
 
 // NewPayer makes the state after a funding transaction has been built for
 // terms that CheckTerms took, and the effects that begin the channel.
-func NewPayer(key bsv.PrivateKey, infoHash [20]byte, t *wire.Terms, open wire.Open, funding *bsv.Tx, prev []bsv.Output) (Payer, []Effect, error) {
-	s := Payer{Key: key, InfoHash: infoHash, Terms: *t, Open: open, Prev: prev,
+func NewPayer(key bsv.PrivateKey, title [20]byte, t *wire.Terms, open wire.Open, funding *bsv.Tx, prev []bsv.Output) (Payer, []Effect, error) {
+	s := Payer{Key: key, Leg: LegOf(title, t), Terms: *t, Open: open, Prev: prev,
 		Phase: Proposed, Funding: funding.Bytes(), Credit: t.Credit}
-	c, err := s.Template()
-	if err != nil {
+	if err := checkNew(t, &open, s.Leg); err != nil {
 		return Payer{}, nil, err
-	}
-	if c.MaxSpend() <= 0 {
-		return Payer{}, nil, fmt.Errorf("capacity %v is used up by the close's fee", open.Capacity)
 	}
 	return s, []Effect{Store{}, Send{&open}}, nil
 }
@@ -133,18 +132,62 @@ func (s Payer) ID() wire.ChannelID {
 func (s Payer) Template() (bsv.Channel, error) { return template(&s.Terms, &s.Open) }
 
 // Spent is what the newest commitment gives away.
-func (s Payer) Spent() money.Satoshis { return s.Last.Payee + s.Last.Creator }
+func (s Payer) Spent() money.Satoshis { return spent(&s.Last) }
+
+// Covered is how many bytes of the current leg are paid for.
+func (s Payer) Covered() int64 { return s.Leg.covered(&s.Past, &s.Last) }
+
+// CapacityBytes is how many bytes of the current leg the channel can pay for in
+// all. It falls only when another leg begins.
+func (s Payer) CapacityBytes() int64 { return s.affordable(money.MaxSatoshis) }
+
+// affordable is CapacityBytes within a limit to what is spent on the channel.
+func (s Payer) affordable(limit money.Satoshis) int64 {
+	return s.Leg.capacityBytes(&s.Open, &s.Past, s.Last.Creators, limit)
+}
+
+// Left is what the channel can still pay.
+func (s Payer) Left() money.Satoshis { return max(0, s.maxSpend()-s.Spent()) }
+
+func (s Payer) maxSpend() money.Satoshis {
+	return maxSpend(&s.Open, s.Leg.creators(s.Last.Creators))
+}
 
 // Settled says whether everything owed is paid and on the seeder's disk.
 func (s Payer) Settled() bool { return s.Last.Bytes >= s.Payable && s.Acked == s.Last.Seq }
+
+// Commitment is the newest commitment without its signatures: the close, if the
+// seeder does what it says.
+func (s Payer) Commitment() (*bsv.Tx, error) {
+	c, err := s.Template()
+	if err != nil {
+		return nil, err
+	}
+	return c.Commitment(s.Last.Payee, toClose(s.Last.Creators))
+}
+
+// CanMove says why the channel cannot go on with the title of these terms, of
+// which CheckTerms is not asked here; nil where it can. ErrCreators says that
+// the title needs a channel of its own.
+func (s Payer) CanMove(title [20]byte, t *wire.Terms) error {
+	return checkMove(&s.Terms, t, LegOf(title, t), s.Last.Creators)
+}
 
 // Step is the machine. See the package comment.
 func (s Payer) Step(ev Event, now time.Time) (Payer, []Effect) {
 	switch ev := ev.(type) {
 	case Got:
-		return s.got(ev.Msg)
+		return s.got(ev)
 	case Delivered:
 		return s.delivered(ev)
+	case FundingReady:
+		return s.fundingReady(ev)
+	case Abandon:
+		if s.Phase != Proposed && s.Phase != Signed {
+			return s, nil
+		}
+		s.Phase = Failed
+		return s, []Effect{Store{}, Send{&wire.Close{Channel: s.ID()}}}
 	case CloseWanted:
 		if s.Phase == Open {
 			s.Phase = Closing
@@ -160,12 +203,12 @@ func (s Payer) Step(ev Event, now time.Time) (Payer, []Effect) {
 	return s, nil
 }
 
-func (s Payer) got(m wire.Message) (Payer, []Effect) {
-	switch m := m.(type) {
+func (s Payer) got(ev Got) (Payer, []Effect) {
+	switch m := ev.Msg.(type) {
 	case *wire.RefundSig:
 		return s.refundSig(m)
 	case *wire.Ready:
-		if s.Phase != Signed || m.Channel != s.ID() {
+		if s.Phase != Funded || m.Channel != s.ID() {
 			return s, nil
 		}
 		s.Phase = Open
@@ -179,20 +222,20 @@ func (s Payer) got(m wire.Message) (Payer, []Effect) {
 		}
 		return s, nil
 	case *wire.Resumed:
-		return s.resumed(m)
+		return s.resumed(m, ev)
 	case *wire.Closed:
-		if m.Channel != s.ID() || s.Phase != Signed && s.Phase != Open && s.Phase != Closing {
+		if m.Channel != s.ID() || s.Phase != Funded && s.Phase != Open && s.Phase != Closing {
 			return s, nil
 		}
-		if m.Payee > s.Last.Payee || m.Creator > s.Last.Creator {
+		if signed := s.Last.Royalties(); m.Payee > s.Last.Payee || m.Creator > signed {
 			// It cannot have taken what was never signed.
-			return s, broken(s.ID(), wire.CodePayment, "closed with %v and %v, signed were %v and %v", m.Payee, m.Creator, s.Last.Payee, s.Last.Creator)
+			return s, broken(s.ID(), wire.CodePayment, "closed with %v and %v, signed were %v and %v", m.Payee, m.Creator, s.Last.Payee, signed)
 		}
 		s.Phase = Closed
 		s.Close = m.Txid
 		return s, []Effect{Store{}}
 	case *wire.Refusal:
-		if s.Phase == Proposed && m.Channel == s.ID() {
+		if (s.Phase == Proposed || s.Phase == Signed) && m.Channel == s.ID() {
 			s.Phase = Failed
 			return s, []Effect{Store{}}
 		}
@@ -204,11 +247,11 @@ func (s Payer) got(m wire.Message) (Payer, []Effect) {
 	case *wire.Terms:
 		return s, nil
 	}
-	return s, broken(s.ID(), wire.CodeOrder, "a downloader does not take a message of kind %d", m.Kind())
+	return s, broken(s.ID(), wire.CodeOrder, "a downloader does not take a message of kind %d", ev.Msg.Kind())
 }
 
-// refundSig: only now may the funding leave the house, because only now can
-// the money come back without the seeder.
+// refundSig keeps the refund: only from now on can the money come back without
+// the seeder. The funding leaves when all channels of it have come so far.
 func (s Payer) refundSig(m *wire.RefundSig) (Payer, []Effect) {
 	if s.Phase != Proposed || m.Channel != s.ID() {
 		return s, nil
@@ -232,18 +275,31 @@ func (s Payer) refundSig(m *wire.RefundSig) (Payer, []Effect) {
 	if err != nil {
 		return fail(err)
 	}
+	s.Refund = refund.Bytes()
+	s.Phase = Signed
+	return s, []Effect{Store{}}
+}
+
+// fundingReady gives the funding to the outbox.
+func (s Payer) fundingReady(ev FundingReady) (Payer, []Effect) {
+	if s.Phase != Signed {
+		return s, nil
+	}
 	funding, err := bsv.ParseTx(s.Funding, wire.MaxPayload)
 	if err != nil {
-		return fail(err)
+		return s, []Effect{Fail{fmt.Errorf("stored funding: %w", err)}}
 	}
-	first, err := s.commit(1, 0, 0, 0)
+	first, err := s.commit(wire.Pay{Seq: 1, Leg: 1, Title: s.Leg.Title})
 	if err != nil {
-		return fail(err)
+		return s, []Effect{Fail{err}}
 	}
-	s.Refund = refund.Bytes()
 	s.Last = first
-	s.Phase = Signed
-	return s, []Effect{Store{Tx: funding, Prev: s.Prev, Purpose: FundingTx}, Send{s.funded()}}
+	s.Phase = Funded
+	st := Store{Tx: funding, Prev: s.Prev, Purpose: FundingTx}
+	if ev.Stored {
+		st = Store{}
+	}
+	return s, []Effect{st, Send{s.funded()}}
 }
 
 func (s Payer) funded() *wire.Funded {
@@ -251,31 +307,41 @@ func (s Payer) funded() *wire.Funded {
 }
 
 // commit signs a commitment.
-func (s Payer) commit(seq uint64, n int64, payee, creator money.Satoshis) (wire.Pay, error) {
+func (s Payer) commit(p wire.Pay) (wire.Pay, error) {
 	c, err := s.Template()
 	if err != nil {
 		return wire.Pay{}, err
 	}
-	sig, err := c.SignCommitment(s.Key, payee, creator)
-	if err != nil {
-		return wire.Pay{}, err
-	}
-	return wire.Pay{Channel: s.ID(), Seq: seq, Bytes: n, Payee: payee, Creator: creator, Signature: sig}, nil
+	p.Channel = s.ID()
+	p.Signature, err = c.SignCommitment(s.Key, p.Payee, toClose(p.Creators))
+	return p, err
 }
 
-// resumed brings both sides to the newest commitment that either of them holds.
-func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
+// resumed brings both sides to the newest commitment that either of them holds,
+// and to this connection's title.
+func (s Payer) resumed(m *wire.Resumed, ev Got) (Payer, []Effect) {
 	last := m.Last
-	if last.Channel != s.ID() || s.Phase != Signed && s.Phase != Open && s.Phase != Closing {
+	if last.Channel != s.ID() || ev.Terms == nil || s.Phase != Funded && s.Phase != Open && s.Phase != Closing {
 		return s, nil
 	}
-	s.Credit = clampCredit(m.Credit)
-	if last.Seq == 0 {
-		if s.Last.Seq > 1 {
-			return s, broken(s.ID(), wire.CodePayment, "the seeder has forgotten %d commitments", s.Last.Seq)
+	moves := ev.Title != s.Leg.Title
+	if moves {
+		if err := s.CanMove(ev.Title, ev.Terms); err != nil {
+			return s, []Effect{Fail{err}} // whoever asked to resume has looked
 		}
-		s.Phase = Signed
-		return s, []Effect{Send{s.funded()}}
+	}
+	if last.Seq == 0 {
+		return s.forgotten(m, ev, moves)
+	}
+	s.Credit = clampCredit(m.Credit)
+	if last.Leg != s.Last.Leg || last.Title != s.Last.Title {
+		// One side knows a leg that the other does not: a new one begins, from
+		// the larger amounts.
+		merged, err := s.merge(last)
+		if err != nil {
+			return s, broken(s.ID(), wire.CodePayment, "commitment %d: %v", last.Seq, err)
+		}
+		return merged.move(max(last.Seq, s.Last.Seq)+1, ev)
 	}
 	effects := []Effect{Store{}}
 	switch {
@@ -286,21 +352,66 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 		}
 		s = next
 	case last.Seq == s.Last.Seq:
-		if last.Payee != s.Last.Payee || last.Creator != s.Last.Creator {
+		if !sameAmounts(&last, &s.Last) {
 			return s, broken(s.ID(), wire.CodePayment, "two commitments with number %d", last.Seq)
 		}
 		s.Acked = last.Seq
-	default:
+	case !moves:
 		newest := s.Last
 		effects = append(effects, Send{&newest})
+	}
+	if moves {
+		return s.move(s.Last.Seq+1, ev)
 	}
 	// What was paid for and not verified will not be verified any more, and
 	// would take up the exposure for good. To a seeder that breaks connections
 	// this is worth no more than its budget.
-	s.Forgone = max(s.Forgone, min(s.Last.Bytes-s.Payable, s.Exposure+s.Payable/forgoneShare))
+	s.Forgone = max(s.Forgone, min(s.Last.Bytes-s.Payable, s.forgonable()))
 	// The seeder forgives what was on its way, so that what is covered is what
 	// has come, as it counts.
-	s.Wire = max(s.Payable, min(Covered(&s.Terms, s.Last.Payee, s.Last.Creator), maxCount))
+	s.Wire = max(s.Payable, min(s.Covered(), maxCount))
+	if s.Phase == Closing {
+		return s, append(effects, Send{&wire.Close{Channel: s.ID()}})
+	}
+	s.Phase = Open
+	return s, effects
+}
+
+// forgotten sends the funding again to a seeder that has not got it. Nothing
+// was delivered then, so that the first leg may be of any title.
+func (s Payer) forgotten(m *wire.Resumed, ev Got, moves bool) (Payer, []Effect) {
+	if s.Last.Seq > 1 {
+		return s, broken(s.ID(), wire.CodePayment, "the seeder has forgotten %d commitments", s.Last.Seq)
+	}
+	s.Credit = clampCredit(m.Credit)
+	s.Phase = Funded
+	if moves {
+		s.Leg = LegOf(ev.Title, ev.Terms)
+		s.Last.Title = ev.Title
+		return s, []Effect{Store{}, Send{s.funded()}}
+	}
+	return s, []Effect{Send{s.funded()}}
+}
+
+// move begins a leg for this connection's title with commitment seq, which
+// repeats the newest amounts. What was paid for and not verified is lost to the
+// finished leg.
+func (s Payer) move(seq uint64, ev Got) (Payer, []Effect) {
+	price := s.Leg.Price()
+	past := Past{
+		Payee:    s.Last.Payee,
+		Creators: s.Last.Creators,
+		Bytes:    s.Past.Bytes + s.Last.Bytes,
+		Verified: s.Past.Verified + fineOf(price, s.Payable),
+		Lost:     s.Past.Lost + fineOf(price, s.Last.Bytes-s.Payable),
+	}
+	pay, err := s.commit(wire.Pay{Seq: seq, Leg: seq, Title: ev.Title, Payee: s.Last.Payee, Creators: s.Last.Creators})
+	if err != nil {
+		return s, []Effect{Fail{err}}
+	}
+	s.Past, s.Leg, s.Last = past, LegOf(ev.Title, ev.Terms), pay
+	s.Wire, s.Payable, s.Forgone = 0, 0, 0
+	effects := []Effect{Store{}, Send{&pay}}
 	if s.Phase == Closing {
 		return s, append(effects, Send{&wire.Close{Channel: s.ID()}})
 	}
@@ -311,24 +422,23 @@ func (s Payer) resumed(m *wire.Resumed) (Payer, []Effect) {
 // maxCount bounds counts of bytes, so that sums of them do not overflow.
 const maxCount = 1 << 60
 
-// adopt takes over a commitment that was signed before this side lost its
-// newest state. Its amounts are proved by our own signature. Its number of
-// bytes is only the seeder's word, and may not be more than the amounts buy.
+// adopt takes over a commitment of this leg that was signed before this side
+// lost its newest state. Its amounts are proved by our own signature. Its number
+// of bytes is only the seeder's word, and may not be more than the amounts buy.
 func (s Payer) adopt(last wire.Pay) (Payer, error) {
-	if last.Payee < s.Last.Payee || last.Creator < s.Last.Creator || last.Bytes < s.Last.Bytes {
+	if last.Bytes < s.Last.Bytes {
 		return s, fmt.Errorf("less than commitment %d", s.Last.Seq)
 	}
-	if last.Bytes > Covered(&s.Terms, last.Payee, last.Creator) {
-		return s, fmt.Errorf("%d bytes are more than %v and %v buy", last.Bytes, last.Payee, last.Creator)
-	}
-	c, err := s.Template()
-	if err != nil {
+	if err := follows(&last, &s.Last); err != nil {
 		return s, err
 	}
-	if err := c.CheckCommitment(c.Payer, last.Payee, last.Creator, last.Signature); err != nil {
-		return s, fmt.Errorf("not ours: %w", err)
+	if covered := s.Leg.covered(&s.Past, &last); last.Bytes > covered {
+		return s, fmt.Errorf("%d bytes, and the amounts buy %d", last.Bytes, covered)
 	}
-	if last.Payee > s.Last.Payee || last.Creator > s.Last.Creator {
+	if err := s.isOurs(&last); err != nil {
+		return s, err
+	}
+	if !sameAmounts(&last, &s.Last) {
 		// What it pays for had come, which was forgotten too. With equal amounts
 		// nothing proves that anything more was ever signed.
 		s.Payable = max(s.Payable, last.Bytes-s.Forgone)
@@ -336,6 +446,49 @@ func (s Payer) adopt(last wire.Pay) (Payer, error) {
 	s.Last = last
 	s.Acked = last.Seq
 	return s, nil
+}
+
+// merge takes the larger ones of the amounts that we know we signed and those
+// that the seeder shows we signed.
+func (s Payer) merge(last wire.Pay) (Payer, error) {
+	if err := follows(&last, &wire.Pay{}); err != nil {
+		return s, err
+	}
+	payee, creators := max(s.Last.Payee, last.Payee), last.Creators
+	for _, r := range s.Last.Creators {
+		creators = raise(creators, r.To, r.Amount)
+	}
+	if payee != s.Last.Payee || !slices.Equal(creators, s.Last.Creators) {
+		if err := s.isOurs(&last); err != nil {
+			return s, err
+		}
+	}
+	s.Last.Payee, s.Last.Creators = payee, creators
+	return s, nil
+}
+
+// isOurs checks our own signature.
+func (s Payer) isOurs(p *wire.Pay) error {
+	c, err := s.Template()
+	if err != nil {
+		return err
+	}
+	if err := c.CheckCommitment(c.Payer, p.Payee, toClose(p.Creators), p.Signature); err != nil {
+		return fmt.Errorf("not ours: %w", err)
+	}
+	return nil
+}
+
+// forgonable is the most that Forgone comes to.
+func (s Payer) forgonable() int64 {
+	price := s.Leg.Price()
+	return s.Exposure + s.Payable/forgoneShare + (s.Past.Verified / forgoneShare).bytesAt(price) - s.Past.Lost.bytesAt(price)
+}
+
+// ahead is how many bytes may be paid for that are not verified. What finished
+// legs lost beyond the budget is taken off the exposure.
+func (s Payer) ahead() int64 {
+	return s.Forgone + max(0, s.Exposure+min(0, s.forgonable()))
 }
 
 // delivered decides whether to pay. The seeder counts what it has sent against
@@ -347,18 +500,15 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	if s.Phase != Open {
 		return s, nil
 	}
-	full, err := s.full()
-	if err != nil {
-		return s, []Effect{Fail{err}}
-	}
+	full := s.full()
 	target := s.Payable
 	if !ev.Flush {
-		owed := s.Wire - Covered(&s.Terms, s.Last.Payee, s.Last.Creator)
+		owed := s.Wire - s.Covered()
 		if owed < s.Credit/2 && !full {
 			return s, nil
 		}
 		if owed >= s.Credit*3/4 || full {
-			target = max(target, min(s.Wire, target+s.Forgone+s.Exposure))
+			target = max(target, min(s.Wire, target+s.ahead()))
 		}
 	}
 	var effects []Effect
@@ -368,14 +518,9 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	if target <= s.Last.Bytes {
 		return s, effects
 	}
-	c, err := s.Template()
-	if err != nil {
-		return s, []Effect{Fail{err}}
-	}
-	capacity := c.MaxSpend()
-	if most := affordable(&s.Terms, min(capacity, ev.Limit)); target > most {
+	if most := s.affordable(ev.Limit); target > most {
 		target, effects = most, nil
-		if ev.Limit < capacity {
+		if ev.Limit < s.maxSpend() {
 			effects = append(effects, OverLimit{})
 		} else {
 			effects = append(effects, UsedUp{})
@@ -384,21 +529,29 @@ func (s Payer) delivered(ev Delivered) (Payer, []Effect) {
 	if target <= s.Last.Bytes {
 		return s, effects
 	}
-	payee, creator, err := Due(&s.Terms, target)
+	next, err := s.payFor(target)
 	if err != nil {
 		return s, []Effect{Fail{err}}
 	}
-	// A state from another program may have paid more than was due.
-	payee, creator = max(payee, s.Last.Payee), max(creator, s.Last.Creator)
-	if !ev.Flush && !full && payee == s.Last.Payee && creator == s.Last.Creator {
+	if !ev.Flush && !full && sameAmounts(&next, &s.Last) {
 		return s, effects
 	}
-	pay, err := s.commit(s.Last.Seq+1, target, payee, creator)
-	if err != nil {
+	if next, err = s.commit(next); err != nil {
 		return s, []Effect{Fail{err}}
 	}
-	s.Last = pay
-	return s, append([]Effect{Store{}, Send{&pay}}, effects...)
+	s.Last = next
+	return s, append([]Effect{Store{}, Send{&next}}, effects...)
+}
+
+// payFor is the commitment, unsigned, that pays for so many bytes of the leg.
+func (s Payer) payFor(n int64) (wire.Pay, error) {
+	payee, creator, err := s.Leg.owed(&s.Past, n)
+	if err != nil {
+		return wire.Pay{}, err
+	}
+	// A state from another program may have paid more than was due.
+	return wire.Pay{Seq: s.Last.Seq + 1, Leg: s.Last.Leg, Title: s.Leg.Title, Bytes: n,
+		Payee: max(payee, s.Last.Payee), Creators: raise(s.Last.Creators, s.Leg.Creator, creator)}, nil
 }
 
 // maxBlock is the longest block that a peer asks for, in bytes.
@@ -406,37 +559,17 @@ const maxBlock = 128 << 10
 
 // full says whether the seeder, which delivers no more than the channel can pay
 // for, may have stopped for that. What is left is less than a block.
-func (s Payer) full() (bool, error) {
-	price := s.Terms.Ask + s.Terms.Royalty
-	if s.Wire < price.Bytes(s.Open.Capacity/2) { // far from it, and cheap to say
-		return false, nil
-	}
-	c, err := s.Template()
-	if err != nil {
-		return false, err
-	}
-	return s.Wire > affordable(&s.Terms, c.MaxSpend())-maxBlock, nil
-}
-
-// affordable is the largest number of bytes whose two parts together cost at
-// most limit. Each part is rounded up, so the sum of the rates may promise one
-// satoshi too much.
-func affordable(t *wire.Terms, limit money.Satoshis) int64 {
-	price := t.Ask + t.Royalty
-	for try := limit; try >= 0; try-- {
-		n := price.Bytes(try)
-		payee, creator, err := Due(t, n)
-		if err == nil && payee+creator <= limit {
-			return n
-		}
-	}
-	return 0
-}
+func (s Payer) full() bool { return s.Wire > s.CapacityBytes()-maxBlock }
 
 // tip broadcasts the refund when its time has come. Of a channel that the
-// seeder called closed it is broadcast only when the chain knows better.
+// seeder called closed it is broadcast only when the chain knows better; and so
+// of one whose funding never left, as far as this state knows, which may be an
+// old one.
 func (s Payer) tip(ev Tip) (Payer, []Effect) {
-	if len(s.Refund) == 0 || s.Phase == Closed && !ev.Unspent || s.Phase == Refunding || ev.Height < s.Open.RefundHeight {
+	if len(s.Refund) == 0 || s.Phase == Refunding || ev.Height < s.Open.RefundHeight {
+		return s, nil
+	}
+	if (s.Phase == Closed || s.Phase == Signed || s.Phase == Failed) && !ev.Unspent {
 		return s, nil
 	}
 	refund, err := bsv.ParseTx(s.Refund, wire.MaxPayload)

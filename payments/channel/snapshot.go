@@ -18,14 +18,16 @@ var ErrSnapshot = errors.New("not a channel's stored state")
 type snapshot struct {
 	Version   int      `json:"v"`
 	Side      string   `json:"side"` // payer or payee
-	InfoHash  [20]byte `json:"title"`
 	Phase     Phase    `json:"phase"`
+	Leg       Leg      `json:"leg"`
+	Past      Past     `json:"past"`
 	Terms     []byte   `json:"terms"`
 	Open      []byte   `json:"open,omitempty"`
 	Last      []byte   `json:"last,omitempty"`
 	Funding   []byte   `json:"funding,omitempty"`
 	Refund    []byte   `json:"refund,omitempty"`
 	Confirmed bool     `json:"confirmed,omitempty"`
+	Doubted   bool     `json:"doubted,omitempty"`
 	Served    int64    `json:"served,omitempty"`
 	Forgiven  int64    `json:"forgiven,omitempty"`
 	Active    int64    `json:"active,omitempty"` // Unix seconds
@@ -42,8 +44,8 @@ const snapshotVersion = 1
 
 // Snapshot encodes the state without its key.
 func (s Payee) Snapshot() ([]byte, error) {
-	return encodeSnapshot(snapshot{Side: "payee", InfoHash: s.InfoHash, Phase: s.Phase, Funding: s.Funding, Confirmed: s.Confirmed,
-		Served: s.Served, Forgiven: s.Forgiven, Active: s.Active.Unix(), Close: s.Close}, &s.Terms, &s.Open, &s.Last)
+	return encodeSnapshot(snapshot{Side: "payee", Phase: s.Phase, Leg: s.Leg, Past: s.Past, Funding: s.Funding, Confirmed: s.Confirmed,
+		Doubted: s.Doubted, Served: s.Served, Forgiven: s.Forgiven, Active: s.Active.Unix(), Close: s.Close}, &s.Terms, &s.Open, &s.Last)
 }
 
 // RestorePayee reads what Snapshot wrote. ErrSnapshot.
@@ -53,7 +55,8 @@ func RestorePayee(b []byte, key bsv.PrivateKey, policy Policy) (Payee, error) {
 	if err != nil {
 		return Payee{}, err
 	}
-	s.InfoHash, s.Phase, s.Funding, s.Confirmed = snap.InfoHash, snap.Phase, snap.Funding, snap.Confirmed
+	s.Phase, s.Leg, s.Past, s.Funding = snap.Phase, snap.Leg, snap.Past, snap.Funding
+	s.Confirmed, s.Doubted = snap.Confirmed, snap.Doubted
 	s.Served, s.Forgiven, s.Close = snap.Served, snap.Forgiven, snap.Close
 	s.Active = time.Unix(snap.Active, 0)
 	if s.Phase == Checking { // the check died with the process
@@ -64,7 +67,7 @@ func RestorePayee(b []byte, key bsv.PrivateKey, policy Policy) (Payee, error) {
 
 // Snapshot encodes the state without its key.
 func (s Payer) Snapshot() ([]byte, error) {
-	return encodeSnapshot(snapshot{Side: "payer", InfoHash: s.InfoHash, Phase: s.Phase, Funding: s.Funding, Refund: s.Refund,
+	return encodeSnapshot(snapshot{Side: "payer", Phase: s.Phase, Leg: s.Leg, Past: s.Past, Funding: s.Funding, Refund: s.Refund,
 		Credit: s.Credit, Acked: s.Acked, Wire: s.Wire, Payable: s.Payable,
 		Forgone: s.Forgone, Refused: s.Refused, Close: s.Close}, &s.Terms, &s.Open, &s.Last)
 }
@@ -76,7 +79,7 @@ func RestorePayer(b []byte, key bsv.PrivateKey) (Payer, error) {
 	if err != nil {
 		return Payer{}, err
 	}
-	s.InfoHash, s.Phase, s.Funding, s.Refund = snap.InfoHash, snap.Phase, snap.Funding, snap.Refund
+	s.Phase, s.Leg, s.Past, s.Funding, s.Refund = snap.Phase, snap.Leg, snap.Past, snap.Funding, snap.Refund
 	s.Credit, s.Acked, s.Wire, s.Payable, s.Close = snap.Credit, snap.Acked, snap.Wire, snap.Payable, snap.Close
 	s.Forgone, s.Refused = snap.Forgone, snap.Refused
 	return s, nil

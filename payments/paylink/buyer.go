@@ -171,9 +171,20 @@ func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint
 	if err != nil {
 		return fmt.Errorf("channel %x: %w", row.ID[:8], err)
 	}
-	if run.state.Phase == channel.Proposed {
-		run.state.Phase = channel.Failed
-		if err := run.store(ctx, channel.Store{}); err != nil {
+	switch run.state.Phase {
+	case channel.Signed:
+		// Another channel of the same funding may have let it go.
+		_, err := b.cfg.Ledger.Outgoing(ctx, row.FundingTxid)
+		if err == nil {
+			_, err = run.step(ctx, channel.FundingReady{Stored: true})
+			return err
+		}
+		if !errors.Is(err, ledger.ErrNotFound) {
+			return err
+		}
+		fallthrough
+	case channel.Proposed:
+		if _, err := run.step(ctx, channel.Abandon{}); err != nil {
 			return err
 		}
 		return b.cfg.Ledger.ReleaseCoins(ctx, row.FundingTxid)

@@ -175,7 +175,12 @@ func strangersKey(t *testing.T) bsv.PrivateKey {
 // step moves the payer's machine and returns what it would send.
 func (p *rawPayer) step(m wire.Message) (out []wire.Message) {
 	var effects []channel.Effect
-	p.state, effects = p.state.Step(channel.Got{Msg: m}, p.m.clock.Now())
+	p.state, effects = p.state.Step(channel.Got{Msg: m, Title: p.m.title.InfoHash, Terms: p.terms}, p.m.clock.Now())
+	if p.state.Phase == channel.Signed {
+		var more []channel.Effect
+		p.state, more = p.state.Step(channel.FundingReady{}, p.m.clock.Now())
+		effects = append(effects, more...)
+	}
 	for _, e := range effects {
 		if s, ok := e.(channel.Send); ok {
 			out = append(out, s.Msg)
@@ -358,7 +363,7 @@ func TestAnAnswerAboutAFormerChannelOpensNothing(t *testing.T) {
 			case *wire.Ready:
 				t.Fatal("a channel without a funding is open")
 			case *wire.Refusal:
-				if got.Channel == p.state.ID() && got.Code == wire.CodeFunding {
+				if got.Channel == p.state.ID() && got.Code == wire.CodeUnknownParent {
 					return
 				}
 			}
@@ -478,7 +483,7 @@ func TestWorthlessFundingsEndTheConnection(t *testing.T) {
 			}
 			return
 		case m := <-p.conn.msgs:
-			if r, ok := m.(*wire.Refusal); !ok || r.Code != wire.CodeFunding {
+			if r, ok := m.(*wire.Refusal); !ok || r.Code != wire.CodeUnknownParent {
 				t.Fatalf("%+v", m)
 			}
 		case <-time.After(patience):

@@ -58,14 +58,14 @@ func (s *rawSeeder) offer(change func(*wire.Terms)) {
 	if t.Signature, err = s.identity.SignDigest(digest); err != nil {
 		s.m.t.Fatal(err)
 	}
-	s.state = channel.Payee{Key: payee, InfoHash: s.m.title.InfoHash, Terms: t}
+	s.state = channel.NewPayee(payee, channel.Policy{}, s.m.title.InfoHash, &t)
 	say(s.m.t, s.purchase, &t)
 }
 
 // take steps the seeder's own machine and sends what that sends.
 func (s *rawSeeder) take(m wire.Message) {
 	var effects []channel.Effect
-	s.state, effects = s.state.Step(channel.Got{Msg: m, Nonce: s.state.Terms.Nonce}, s.m.clock.Now())
+	s.state, effects = s.state.Step(channel.Got{Msg: m, Title: s.m.title.InfoHash, Terms: &s.state.Terms}, s.m.clock.Now())
 	for _, e := range effects {
 		switch e := e.(type) {
 		case channel.Send:
@@ -180,7 +180,7 @@ func TestASeederThatForgetsEveryChannel(t *testing.T) {
 				if opens++; opens > 3 {
 					t.Fatalf("%d channels opened with a seeder that forgets them", opens)
 				}
-				s.state = channel.Payee{Key: s.state.Key, InfoHash: s.state.InfoHash, Terms: s.state.Terms}
+				s.state = channel.NewPayee(s.state.Key, channel.Policy{}, s.state.Leg.Title, &s.state.Terms)
 				s.take(got)
 			case *wire.Funded:
 				say(t, s.purchase, &wire.Refusal{Channel: got.Channel, Code: wire.CodeUnknownChannel})

@@ -57,12 +57,20 @@ func ledgerState(p channel.Phase) string {
 }
 
 // describe writes into a channel's ledger row what both ends take from its
-// messages.
-func describe(row *ledger.Channel, p channel.Phase, t *wire.Terms, o *wire.Open, last *wire.Pay) {
+// state. Title and prices are those of its current leg, amounts and bytes those
+// of all of them. here is the title of the connection, whose name is known.
+func describe(row *ledger.Channel, here *Title, p channel.Phase, o *wire.Open, leg *channel.Leg, past *channel.Past, last *wire.Pay) {
 	row.State = ledgerState(p)
+	if row.Title = leg.Title; leg.Title == here.InfoHash {
+		row.TitleName = here.Name
+	}
 	row.FundingTxid, row.FundingIndex = o.FundingTxid, o.FundingIndex
-	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = o.Capacity, o.RefundHeight, t.Ask, t.Royalty
-	row.Seq, row.Bytes, row.Payee, row.Creator = last.Seq, last.Bytes, last.Payee, last.Creator
+	row.Capacity, row.RefundHeight, row.Rate, row.Royalty = o.Capacity, o.RefundHeight, leg.Ask, leg.Royalty
+	row.Seq, row.Bytes, row.Payee, row.Creator = last.Seq, past.Bytes+last.Bytes, last.Payee, last.Royalties()
+	row.Creators = make([]ledger.CreatorAmount, len(last.Creators))
+	for i, r := range last.Creators {
+		row.Creators[i] = ledger.CreatorAmount{Hash: r.To, Amount: r.Amount}
+	}
 }
 
 // outgoing is the outbox row of a channel's close or refund. created are the

@@ -28,6 +28,7 @@ type payerRun struct {
 	fees     money.Satoshis
 	funding  *wallet.Funding // until its outbox row is stored
 	row      ledger.Channel
+	title    Title // of the connection; zero without one
 }
 
 // step applies an event and makes its Stores durable, and returns the other
@@ -65,7 +66,7 @@ func (r *payerRun) store(ctx context.Context, st channel.Store) error {
 	row := r.row
 	s := &r.state
 	row.ID, row.Role, row.PeerKey, row.KeyIndex = s.ID(), ledger.Payer, s.Terms.Identity, r.keyIndex
-	describe(&row, s.Phase, &s.Terms, &s.Open, &s.Last)
+	describe(&row, &r.title, s.Phase, &s.Open, &s.Leg, &s.Past, &s.Last)
 	row.Snapshot = snapshot
 	if s.Phase == channel.Closed {
 		row.CloseTxid = s.Close
@@ -116,7 +117,7 @@ func (r *payerRun) feesInTheEnd(ctx context.Context) (money.Satoshis, error) {
 	if s.Phase == channel.Refunding {
 		tx, err = c.Refund()
 	} else {
-		tx, err = c.Commitment(s.Last.Payee, s.Last.Creator)
+		tx, err = s.Commitment()
 	}
 	if err != nil {
 		return 0, err
@@ -292,7 +293,7 @@ func (p *purchase) over() bool {
 		// Where the budget is used up some of it stays owed.
 		s := &p.payer.state
 		return !p.settle.Load() && p.flushed && (s.Settled() || p.blocked && s.Acked == s.Last.Seq)
-	case channel.Signed:
+	case channel.Signed, channel.Funded:
 		return !p.settle.Load()
 	case channel.Closing:
 		return false
@@ -306,7 +307,7 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 		return p.takeTerms(ctx, terms)
 	}
 	if refusal != nil && (p.payer == nil || refusal.Channel == p.payer.state.ID()) {
-		p.buyer.notify(p, "%s", refusalWords(refusal))
+		p.buyer.notify(p, "%v", refusal)
 	}
 	if p.payer == nil {
 		return nil
@@ -317,11 +318,17 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 	}
 	asked := p.resuming
 	before := p.payer.state
+	got.Title, got.Terms = p.title.InfoHash, p.terms
 	if err := p.step(ctx, got); err != nil {
 		return err
 	}
+	if before.Phase == channel.Proposed && p.payer.state.Phase == channel.Signed {
+		if err := p.step(ctx, channel.FundingReady{}); err != nil {
+			return err
+		}
+	}
 	switch after := p.payer.state.Phase; {
-	case before.Phase == channel.Proposed && after == channel.Signed:
+	case before.Phase == channel.Proposed && after == channel.Funded:
 		p.deadline, p.patience = nil, nil
 		p.payer.funding = nil
 		p.releaseOpeningWhenSeen(ctx, p.payer.state.Open.FundingTxid)
@@ -355,7 +362,7 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 		}
 	case after == channel.Open && before.Phase != channel.Open:
 		p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
-	case after == channel.Signed && refusal != nil && refusal.Code == wire.CodeUnavailable && refusal.Channel == p.payer.state.ID():
+	case after == channel.Funded && refusal != nil && refusal.Code == wire.CodeUnavailable && refusal.Channel == p.payer.state.ID():
 		p.retry = time.After(p.buyer.cfg.RetryAfter)
 	}
 	return p.pay(ctx)
@@ -420,11 +427,12 @@ func (p *purchase) resume(ctx context.Context) (bool, error) {
 			p.buyer.release(row.ID, p)
 			return false, err
 		}
-		if run.state.Refused {
+		if run.state.Refused || run.state.CanMove(p.title.InfoHash, p.terms) != nil {
 			p.buyer.release(row.ID, p)
 			continue
 		}
 		run.row.Remote = p.conn.Remote().String()
+		run.title = p.title
 		run.state.Exposure = p.exposure()
 		p.payer = run
 		p.tie()
@@ -538,12 +546,8 @@ func (p *purchase) propose(ctx context.Context) error {
 		return errors.Join(err, cfg.Wallet.Release(ctx, funding))
 	}
 	state.Exposure = p.exposure()
-	template, err := state.Template()
-	if err != nil {
-		return errors.Join(err, cfg.Wallet.Release(ctx, funding))
-	}
-	run := &payerRun{buyer: p.buyer, state: state, keyIndex: index, out: out, fees: funding.Fee + open.Capacity - template.MaxSpend(),
-		funding: funding, row: ledger.Channel{Title: p.title.InfoHash, TitleName: p.title.Name, Remote: p.conn.Remote().String()}}
+	run := &payerRun{buyer: p.buyer, state: state, keyIndex: index, out: out, fees: funding.Fee + open.Capacity - state.Left(),
+		funding: funding, title: p.title, row: ledger.Channel{Remote: p.conn.Remote().String()}}
 	if !cfg.Budget.take(run.fees) {
 		p.buyer.overLimit.Store(true)
 		return errors.Join(fmt.Errorf("the budget does not pay for a channel's fees of %v: %w", run.fees, errNotWorth), cfg.Wallet.Release(ctx, funding))
@@ -655,10 +659,11 @@ func (p *purchase) giveUp(ctx context.Context) {
 	if p.payer != nil && p.payer.funding != nil {
 		p.buyer.proposals.Add(-1)
 		p.buyer.waste(p.payer.state.Terms.Identity)
-		p.payer.state.Phase = channel.Failed
-		if err := p.payer.store(ctx, channel.Store{}); err != nil {
+		rest, err := p.payer.step(ctx, channel.Abandon{})
+		if err != nil {
 			p.log.Error("failed channel not stored", "error", err)
 		}
+		p.perform(rest)
 		ctx, cancel := withTimeout(ctx)
 		defer cancel()
 		if err := p.buyer.cfg.Wallet.Release(ctx, p.payer.funding); err != nil {
@@ -724,7 +729,7 @@ func (p *purchase) drop() {
 }
 
 func (p *purchase) detach(ctx context.Context) {
-	if p.payer != nil && p.payer.state.Phase == channel.Proposed {
+	if p.payer != nil && (p.payer.state.Phase == channel.Proposed || p.payer.state.Phase == channel.Signed) {
 		p.giveUp(ctx)
 		return
 	}
@@ -745,16 +750,4 @@ func (p *purchase) send(m wire.Message) {
 	if err != nil && !errors.Is(err, ErrConnClosed) {
 		p.conn.Fail(err)
 	}
-}
-
-func refusalWords(m *wire.Refusal) string {
-	switch m.Code {
-	case wire.CodeUnconfirmed:
-		return "waits until the funding is mined (" + m.Text + ")"
-	case wire.CodeFunding:
-		return "does not take the funding: " + m.Text
-	case wire.CodeUnavailable:
-		return "cannot take payments now: " + m.Text
-	}
-	return "refused: " + m.Text
 }

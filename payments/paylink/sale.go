@@ -57,7 +57,7 @@ func (r *payeeRun) store(ctx context.Context, st channel.Store) error {
 	row := r.row
 	s := &r.state
 	row.ID, row.Role, row.PeerKey, row.KeyIndex = s.ID(), ledger.Payee, s.Open.Payer, r.keyIndex
-	describe(&row, s.Phase, &s.Terms, &s.Open, &s.Last)
+	describe(&row, &r.owner.title, s.Phase, &s.Open, &s.Leg, &s.Past, &s.Last)
 	row.Snapshot, row.CloseTxid = snapshot, s.Close
 	batch := ledger.Batch{Channels: []ledger.Channel{row}}
 	if st.Tx != nil {
@@ -92,14 +92,14 @@ type sale struct {
 	done      chan struct{}
 
 	// Below: the goroutine of run only.
-	nonce    [16]byte
-	payee    *payeeRun // the channel, or the offer that may become one
-	attached bool      // payee is a channel that this sale owns
-	counted  int64     // of sent, what the channel knows
-	offset   int64     // channel's total minus connection's total
-	offers   int       // that were sent
-	unsigned []uint32  // key indexes of offers that have come to nothing so far
-	refused  int       // fundings
+	terms    *wire.Terms // of this connection's newest offer
+	payee    *payeeRun   // the channel, or the offer that may become one
+	attached bool        // payee is a channel that this sale owns
+	counted  int64       // of sent, what the channel knows
+	offset   int64       // channel's total minus connection's total
+	offers   int         // that were sent
+	unsigned []uint32    // key indexes of offers that have come to nothing so far
+	refused  int         // fundings
 }
 
 const (
@@ -271,11 +271,11 @@ func (s *sale) offer(ctx context.Context) error {
 		return fmt.Errorf("sign terms: %w", err)
 	}
 	s.offers++
-	s.nonce = t.Nonce
+	s.terms = &t
 	s.attached = false
 	s.payee = &payeeRun{seller: s.seller, owner: s, keyIndex: index, payout: payout,
-		state: channel.Payee{Key: key, Policy: cfg.Policy, InfoHash: s.title.InfoHash, Terms: t},
-		row:   ledger.Channel{Title: s.title.InfoHash, TitleName: s.title.Name, Remote: s.conn.Remote().String()}}
+		state: channel.NewPayee(key, cfg.Policy, s.title.InfoHash, &t),
+		row:   ledger.Channel{Remote: s.conn.Remote().String()}}
 	s.send(&t)
 	return nil
 }
@@ -300,7 +300,7 @@ func (s *sale) take(ctx context.Context, l letter) error {
 		}
 		return s.step(ctx, l.ev)
 	}
-	got.Nonce = s.nonce
+	got.Title, got.Terms = s.title.InfoHash, s.terms
 	if !s.attached {
 		switch m := got.Msg.(type) {
 		case *wire.Resume:
@@ -314,11 +314,12 @@ func (s *sale) take(ctx context.Context, l letter) error {
 
 // step applies an event to the channel, or to the offer.
 func (s *sale) step(ctx context.Context, ev channel.Event) error {
+	before := s.payee.state.Phase
 	if err := s.payee.step(ctx, ev); err != nil {
 		return err
 	}
 	checked, ok := ev.(channel.FundingChecked)
-	if ok && checked.Refusal != nil && checked.Refusal.Code == wire.CodeFunding {
+	if ok && checked.Refusal != nil && checked.Refusal.Code.OfFunding() {
 		if s.refused++; s.refused == maxRefused {
 			s.conn.Fail(fmt.Errorf("%d fundings refused: %w", maxRefused, channel.ErrProtocol))
 		}
@@ -332,6 +333,11 @@ func (s *sale) step(ctx context.Context, ev channel.Event) error {
 		s.seller.release(s.payee.state.ID(), s)
 		return s.offer(ctx)
 	case channel.Failed:
+		if got, ok := ev.(channel.Got); ok && before == channel.Signed && got.Msg.Kind() == wire.KindClose {
+			// Given up before it was funded; another offer, with a fresh key.
+			s.seller.release(s.payee.state.ID(), s)
+			return s.offer(ctx)
+		}
 		s.conn.Fail(errChannelFailed)
 	}
 	return nil
@@ -394,7 +400,7 @@ func (s *sale) resume(ctx context.Context, ev channel.Event, m *wire.Resume) err
 // channel.
 func (s *sale) find(ctx context.Context, m *wire.Resume) (*payeeRun, error) {
 	row, err := s.seller.cfg.Ledger.Channel(ctx, m.Channel)
-	unknown := errors.Is(err, ledger.ErrNotFound) || err == nil && (row.Role != ledger.Payee || row.Title != s.title.InfoHash)
+	unknown := errors.Is(err, ledger.ErrNotFound) || err == nil && row.Role != ledger.Payee
 	if unknown {
 		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeUnknownChannel, Text: "no such channel"})
 		return nil, nil
@@ -404,7 +410,7 @@ func (s *sale) find(ctx context.Context, m *wire.Resume) (*payeeRun, error) {
 	}
 	payer, err := bsv.ParsePublicKey(row.PeerKey[:])
 	if err == nil {
-		err = bsv.VerifyDigest(payer, channel.ResumeDigest(s.nonce, s.title.InfoHash, m.Channel), m.Proof)
+		err = bsv.VerifyDigest(payer, channel.ResumeDigest(s.terms.Nonce, s.title.InfoHash, m.Channel), m.Proof)
 	}
 	if err != nil {
 		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeUnknownChannel, Text: "no proof of the channel's key"})
@@ -500,7 +506,7 @@ func (s *sale) check(ctx context.Context, r *payeeRun, f channel.CheckFunding) {
 	id := r.state.ID()
 	c, err := r.state.Template()
 	if err != nil {
-		s.post(letter{refused(err.Error()), id})
+		s.post(letter{refused(wire.CodeFunding, err.Error()), id})
 		return
 	}
 	s.seller.mu.Lock()
@@ -515,7 +521,7 @@ func (s *sale) check(ctx context.Context, r *payeeRun, f channel.CheckFunding) {
 		defer cancel()
 		checked := s.seller.checkFunding(ctx, c, f)
 		if checked.Refusal != nil {
-			s.log.Info("funding refused", "reason", checked.Refusal.Text)
+			s.log.Info("funding refused", "reason", checked.Refusal)
 		}
 		s.post(letter{checked, id})
 	}()

@@ -271,6 +271,10 @@ func (s *Seller) fundingEvent(ctx context.Context, d due) (channel.Event, error)
 		return channel.FundingMined{}, nil
 	case chain.Conflicted:
 		return channel.FundingLost{}, nil
+	case chain.Seen:
+		if len(status.Competing) > 0 {
+			return channel.FundingDoubted{}, nil
+		}
 	case chain.Unknown:
 		// Forgotten or never heard of: we have it, so we tell the network again.
 		lost, err := s.rebroadcast(ctx, d.id)
@@ -436,10 +440,10 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 		return unavailable(ctx.Err())
 	}
 	if ev.Funding.Txid() != c.Funding.Txid {
-		return refused("the funding is not the one that was announced")
+		return refused(wire.CodeWrongFunding, "the funding is not the one that was announced")
 	}
 	if len(ev.Funding.Inputs) > bsv.MaxFundingInputs {
-		return refused("the funding has too many inputs") // before the chain is asked for each
+		return refused(wire.CodeTooLarge, "the funding has too many inputs") // before the chain is asked for each
 	}
 	tip, err := s.cfg.Chain.Tip(ctx)
 	if err != nil {
@@ -458,7 +462,7 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 		feeRate = c.FeeRate
 	}
 	if err := c.CheckFunding(ev.Funding, prev, feeRate, tip.Height+1); err != nil {
-		return refused(err.Error())
+		return refusedFor(err)
 	}
 	var broadcast []*bsv.Tx
 	for _, p := range ev.Parents {
@@ -471,7 +475,7 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 		err := s.cfg.Chain.Broadcast(ctx, tx, nil)
 		switch {
 		case errors.As(err, &rejected):
-			return refused(rejected.Error())
+			return refusedFor(rejected)
 		case err != nil:
 			return unavailable(err)
 		}
@@ -481,14 +485,14 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	case err != nil && !errors.Is(err, chain.ErrUnsupported):
 		return unavailable(err)
 	case spent:
-		return refused("the funding is spent already")
+		return refused(wire.CodeSpent, "the funding is spent already")
 	}
 	status, err := s.cfg.Chain.Status(ctx, c.Funding.Txid)
 	if err != nil {
 		return unavailable(err)
 	}
 	if status.State == chain.Conflicted {
-		return refused("the funding is in conflict with another transaction")
+		return refused(wire.CodeDoubleSpend, "the funding is in conflict with another transaction")
 	}
 	if status.State != chain.Mined && s.overexposed() {
 		return channel.FundingChecked{Refusal: &wire.Refusal{Code: wire.CodeUnavailable, Text: "too much rests on fundings that are not mined; wait for the next block"}}
@@ -522,7 +526,7 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 			parent := seen[id]
 			if parent == nil {
 				if len(seen) >= maxAncestors {
-					return refuse(refused(fmt.Sprintf("more than %d transactions behind the funding", maxAncestors)))
+					return refuse(refused(wire.CodeTooLarge, fmt.Sprintf("more than %d transactions behind the funding", maxAncestors)))
 				}
 				var err error
 				if parent = parents[id]; parent == nil {
@@ -530,7 +534,7 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 				}
 				switch {
 				case errors.Is(err, chain.ErrNotFound):
-					return refuse(refused(fmt.Sprintf("unknown parent %v", id)))
+					return refuse(refused(wire.CodeUnknownParent, fmt.Sprintf("unknown parent %v", id)))
 				case err != nil:
 					return refuse(unavailable(err))
 				}
@@ -541,7 +545,7 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 				}
 				if status.State != chain.Mined {
 					if err := bsv.CheckAncestor(parent, nextHeight); err != nil {
-						return refuse(refused(fmt.Sprintf("unconfirmed parent %v: %v", id, err)))
+						return refuse(refusedFor(fmt.Errorf("unconfirmed parent %v: %w", id, err)))
 					}
 					unconfirmed[id] = true
 					queue = append(queue, parent)
@@ -549,7 +553,7 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 			}
 			if t == tx {
 				if int64(in.Prev.Index) >= int64(len(parent.Outputs)) {
-					return refuse(refused(fmt.Sprintf("%v does not exist", in.Prev)))
+					return refuse(refused(wire.CodeUnknownParent, fmt.Sprintf("%v does not exist", in.Prev)))
 				}
 				prev = append(prev, parent.Outputs[in.Prev.Index])
 			}
@@ -561,8 +565,39 @@ func (s *Seller) ancestors(ctx context.Context, tx *bsv.Tx, parents map[bsv.Txid
 // maxAncestors is how many transactions behind a funding are looked at.
 const maxAncestors = 100
 
-func refused(text string) channel.FundingChecked {
-	return channel.FundingChecked{Refusal: &wire.Refusal{Code: wire.CodeFunding, Text: text}}
+func refused(code wire.Code, text string) channel.FundingChecked {
+	return channel.FundingChecked{Refusal: &wire.Refusal{Code: code, Text: text}}
+}
+
+// refusedFor finds the code for what payments/bsv and the chain say against a
+// funding.
+func refusedFor(err error) channel.FundingChecked {
+	code := wire.CodeFunding
+	var rejected *chain.Rejected
+	switch {
+	case errors.As(err, &rejected):
+		code = rejectedCodes[rejected.Reason]
+	case errors.Is(err, bsv.ErrVersion):
+		code = wire.CodeVersion
+	case errors.Is(err, bsv.ErrNotFinal):
+		code = wire.CodeNonFinal
+	case errors.Is(err, bsv.ErrFee):
+		code = wire.CodeUnderpaid
+	case errors.Is(err, bsv.ErrTxSize):
+		code = wire.CodeTooLarge
+	case errors.Is(err, bsv.ErrFunding), errors.Is(err, bsv.ErrTemplate), errors.Is(err, bsv.ErrValue):
+		code = wire.CodeWrongFunding
+	}
+	return refused(code, err.Error())
+}
+
+var rejectedCodes = map[chain.Reason]wire.Code{
+	chain.Other:         wire.CodeFunding,
+	chain.MissingInputs: wire.CodeUnknownParent,
+	chain.DoubleSpend:   wire.CodeDoubleSpend,
+	chain.NonFinal:      wire.CodeNonFinal,
+	chain.LowFee:        wire.CodeUnderpaid,
+	chain.Invalid:       wire.CodeFunding,
 }
 
 func unavailable(err error) channel.FundingChecked {

@@ -26,9 +26,10 @@ func newTrade(t *testing.T, n byte, credit int64, exposure int64) *trade {
 	terms := wire.Terms{Payee: payee.Public(), PayeeHash: payee.Public().Hash(), Ask: 1_000_000, Credit: credit, FeeRate: 100}
 	open := wire.Open{Payer: payer.Public(), PayerHash: payer.Public().Hash(), FundingTxid: [32]byte{n}, Capacity: 1_000_000_000, FeeRate: 100, RefundHeight: 1000}
 	tr := &trade{came: make(map[int]int64)}
-	tr.payer = channel.Payer{Key: payer, Terms: terms, Open: open, Phase: channel.Open, Credit: credit, Exposure: exposure}
-	tr.payee = channel.Payee{Key: payee, Terms: terms, Open: open, Phase: channel.Open, Confirmed: true}
-	tr.payer.Last = wire.Pay{Channel: tr.payer.ID(), Seq: 1}
+	leg := channel.LegOf([20]byte{}, &terms)
+	tr.payer = channel.Payer{Key: payer, Terms: terms, Leg: leg, Open: open, Phase: channel.Open, Credit: credit, Exposure: exposure}
+	tr.payee = channel.Payee{Key: payee, Terms: terms, Leg: leg, Open: open, Phase: channel.Open, Confirmed: true}
+	tr.payer.Last = wire.Pay{Channel: tr.payer.ID(), Seq: 1, Leg: 1}
 	tr.payee.Last = tr.payer.Last
 	return tr
 }

@@ -185,11 +185,11 @@ func (r *rig) sold(amount money.Satoshis) sale {
 
 func (r *rig) sign(c bsv.Channel, payer, payee bsv.PrivateKey, role ledger.Role, index uint32, amount money.Satoshis) sale {
 	r.Helper()
-	a, err := c.SignCommitment(payer, amount, 0)
+	a, err := c.SignCommitment(payer, amount, nil)
 	r.must(err)
-	b, err := c.SignCommitment(payee, amount, 0)
+	b, err := c.SignCommitment(payee, amount, nil)
 	r.must(err)
-	tx, err := c.CompleteCommitment(amount, 0, a, b)
+	tx, err := c.CompleteCommitment(amount, nil, a, b)
 	r.must(err)
 	row := ledger.Channel{
 		ID: [32]byte{byte(index), byte(role), 1}, Role: role, State: ledger.StateOpen, Title: [20]byte{1}, TitleName: "a title",

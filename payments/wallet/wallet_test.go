@@ -304,7 +304,7 @@ func TestPayeeClosesOurChannel(t *testing.T) {
 					PayeeHash: payee.Public().Hash(), RefundHeight: 1000, FeeRate: 100,
 				}
 				c.Funding = r.chain.Fund(c.Lock(), c.Capacity).Outpoint
-				spend := c.MaxSpend()
+				spend := c.MaxSpend(0)
 				if amount.change {
 					spend = 5000
 				}

@@ -2,7 +2,8 @@ package wire
 
 import "github.com/bitcdn/bitcdn/payments/money"
 
-// Close asks the seeder to settle the channel now.
+// Close asks the seeder to settle the channel now, or to forget one whose refund
+// it has signed and whose funding will never come.
 type Close struct {
 	Channel ChannelID
 }
@@ -18,7 +19,7 @@ type Closed struct {
 	Channel ChannelID
 	Txid    [32]byte // internal byte order
 	Payee   money.Satoshis
-	Creator money.Satoshis
+	Creator money.Satoshis // to all creators together
 }
 
 // Kind is KindClosed.

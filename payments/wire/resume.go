@@ -1,6 +1,7 @@
 package wire
 
-// Resume asks to go on with a channel on a new connection.
+// Resume asks to go on with a channel on a new connection. Where that is one
+// of another title, the payer's next commitment begins a leg for it.
 type Resume struct {
 	Channel ChannelID
 	// Proof is the payer's channel key's signature over the nonce of this

@@ -35,7 +35,10 @@ func examples() []wire.Message {
 	var id wire.ChannelID
 	fill(id[:], 9)
 	sig := bytes.Repeat([]byte{0x41}, 72)
-	pay := wire.Pay{Channel: id, Seq: 7, Bytes: 7 << 20, Payee: 7, Creator: 1, Signature: sig}
+	pay := wire.Pay{Channel: id, Seq: 7, Leg: 5, Bytes: 7 << 20, Payee: 7, Creators: []wire.Royalty{{Amount: 1}, {Amount: 2}}, Signature: sig}
+	fill(pay.Title[:], 11)
+	fill(pay.Creators[0].To[:], 12)
+	fill(pay.Creators[1].To[:], 13)
 	closed := &wire.Closed{Channel: id, Payee: 7, Creator: 1}
 	fill(closed.Txid[:], 10)
 	return []wire.Message{
@@ -84,7 +87,8 @@ func TestRoundTrip(t *testing.T) {
 func TestGoldenBytes(t *testing.T) {
 	id := strings.Repeat("09", 32)
 	sig := "0048" + strings.Repeat("41", 72)
-	pay := id + "0000000000000007" + "0000000000700000" + "0000000000000007" + "0000000000000001" + sig
+	pay := id + "0000000000000007" + "0000000000000005" + strings.Repeat("0b", 20) + "0000000000700000" + "0000000000000007" +
+		"02" + strings.Repeat("0c", 20) + "0000000000000001" + strings.Repeat("0d", 20) + "0000000000000002" + sig
 	want := []string{
 		"01" + "01" + "02" + strings.Repeat("01", 16) + strings.Repeat("02", 33) + strings.Repeat("03", 33) + strings.Repeat("04", 20) +
 			"00000000000003e8" + "0000000000000032" + strings.Repeat("05", 20) + "00000000000007d0" + "00000000000f4240" + "0000000000000064" +
@@ -125,6 +129,9 @@ func TestBadPayloads(t *testing.T) {
 		"signature of 74 bytes":    {"03" + huge + "004a" + strings.Repeat("00", 74), wire.ErrTooLong},
 		"funding longer than sent": {"04" + huge + "fde8" + "00", wire.ErrMalformed},
 		"255 parents":              {"04" + huge + "0000" + "ff", wire.ErrTooLong},
+		"nine creators":            {"06" + huge + huge + strings.Repeat("00", 20) + "09", wire.ErrTooLong},
+		"255 creators":             {"06" + huge + huge + strings.Repeat("00", 20) + "ff", wire.ErrTooLong},
+		"fewer creators than said": {"06" + huge + huge + strings.Repeat("00", 20) + "08" + huge, wire.ErrMalformed},
 		"negative credit":          {"05" + huge + "ffffffffffffffff", wire.ErrMalformed},
 		"more money than exists":   {"0b" + huge + huge + "000775f05a074001" + "0000000000000000", wire.ErrMalformed},
 		"text not UTF-8":           {"0c" + huge + "0000" + "0001" + "ff", wire.ErrMalformed},
@@ -150,6 +157,8 @@ func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 		"too much money":  &wire.Pay{Payee: money.MaxSatoshis + 1},
 		"long signature":  &wire.Pay{Signature: make([]byte, 74)},
 		"too long a sale": &wire.Funded{Funding: make([]byte, wire.MaxPayload)},
+		"nine creators":   &wire.Pay{Creators: make([]wire.Royalty, 9)},
+		"a debt":          &wire.Pay{Creators: []wire.Royalty{{Amount: -1}}},
 		"26 parents":      &wire.Funded{Parents: make([][]byte, 26)},
 	} {
 		if b, err := wire.Encode(m); err == nil {

@@ -369,7 +369,7 @@ func (s *suite) channel(t *testing.T, n uint32) (c bsv.Channel, payer, payee bsv
 	payer, payee = s.key(), s.key()
 	c = bsv.Channel{
 		Payer: payer.Public(), Payee: payee.Public(), Capacity: 20_000,
-		PayerHash: s.key().Public().Hash(), PayeeHash: s.key().Public().Hash(), CreatorHash: s.key().Public().Hash(),
+		PayerHash: s.key().Public().Hash(), PayeeHash: s.key().Public().Hash(),
 		RefundHeight: s.tip(t).Height + n, FeeRate: s.fee(t),
 	}
 	c.Funding = s.Fund(t, c.Lock(), c.Capacity).Outpoint
@@ -389,9 +389,10 @@ func refund(t *testing.T, c bsv.Channel, payer, payee bsv.PrivateKey) *bsv.Tx {
 
 func commitment(t *testing.T, c bsv.Channel, payer, payee bsv.PrivateKey, amount money.Satoshis) *bsv.Tx {
 	t.Helper()
-	a, errA := c.SignCommitment(payer, amount, amount/10)
-	b, errB := c.SignCommitment(payee, amount, amount/10)
-	tx, err := c.CompleteCommitment(amount, amount/10, a, b)
+	creators := []bsv.Royalty{{To: bsv.Hash160{1}, Amount: amount / 10}}
+	a, errA := c.SignCommitment(payer, amount, creators)
+	b, errB := c.SignCommitment(payee, amount, creators)
+	tx, err := c.CompleteCommitment(amount, creators, a, b)
 	if err := errors.Join(errA, errB, err); err != nil {
 		t.Fatal(err)
 	}

@@ -33,15 +33,15 @@ func TestHistory(t *testing.T) {
 	if by, spent, err := b.SpentBy(ctx, c.Funding); spent || !by.IsZero() || err != nil {
 		t.Error(by, spent, err)
 	}
-	payer, err := c.SignCommitment(emptied, 5000, 0)
+	payer, err := c.SignCommitment(emptied, 5000, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	payee, err := c.SignCommitment(never, 5000, 0)
+	payee, err := c.SignCommitment(never, 5000, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := c.CompleteCommitment(5000, 0, payer, payee)
+	tx, err := c.CompleteCommitment(5000, nil, payer, payee)
 	if err != nil {
 		t.Fatal(err)
 	}
