@@ -356,6 +356,11 @@ func (w *world) titlesAddUp(t *rapid.T) {
 	if bytes != 0 || payee != 0 || creator != 0 {
 		t.Fatalf("the titles have %d bytes, %d and %d satoshis more than their channels", bytes, int64(payee), int64(creator))
 	}
+	records, accounts, err := recordsAddUp(ctx, w.l)
+	expect(t, err)
+	if records != accounts {
+		t.Fatalf("records of %d, accounts of %d", records, accounts)
+	}
 	byTitle, err := w.l.EarningsByTitle(ctx)
 	expect(t, err)
 	totals, err := w.l.Totals(ctx)
