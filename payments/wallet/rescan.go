@@ -76,7 +76,7 @@ func gap(branch uint32, past bool) uint32 {
 	case branch == BranchPayout:
 		return 20_000
 	case !past:
-		return 2_000
+		return 1_000
 	case branch == BranchChange:
 		return 200
 	}

@@ -156,9 +156,9 @@ func (p *past) has(w *wallet.Wallet) {
 // Keys that were emptied are no gap: earnings of years lie before the newest.
 func TestRestoreCrossesEmptiedKeys(t *testing.T) {
 	withPast(t, func(p *past) {
-		const gap = 300
+		const gap = 120
 		last := uint32(0)
-		for _, i := range []uint32{3, 290, 540} {
+		for _, i := range []uint32{3, 110, 220} {
 			p.emptied(wallet.BranchPayout, i)
 			last = i
 		}
@@ -172,8 +172,7 @@ func TestRestoreCrossesEmptiedKeys(t *testing.T) {
 		p.pays(wallet.BranchIdentity, 4, 8000)
 		for name, s := range map[string]*service{
 			"bulk":        {},
-			"one by one":  {noBulk: true},
-			"forgets all": {noPast: true},
+			"forgets all": {noPast: true, noBulk: true},
 		} {
 			s.Chain, s.asked = p.chain, make(map[string]int)
 			dir := filepath.Join(p.TempDir(), name)
@@ -203,13 +202,13 @@ func TestRestoreCrossesEmptiedKeys(t *testing.T) {
 // An interrupted scan goes on where it stopped, and what it found is kept.
 func TestScanIsResumed(t *testing.T) {
 	withPast(t, func(p *past) {
-		p.pays(wallet.BranchPayout, 700, 5000)
-		p.pays(wallet.BranchPayout, 1900, 6000)
-		p.emptied(wallet.BranchPayout, 2300)
-		s := &service{Chain: p.chain, asked: make(map[string]int), failing: 19}
+		p.pays(wallet.BranchPayout, 400, 5000)
+		p.pays(wallet.BranchPayout, 900, 6000)
+		p.emptied(wallet.BranchPayout, 1300)
+		s := &service{Chain: p.chain, asked: make(map[string]int), failing: 12}
 		dir := p.TempDir()
 		var last wallet.Scan
-		opt := wallet.Options{Clock: time.Now, Gap: 1500, Scanning: func(s wallet.Scan) { last = s }}
+		opt := wallet.Options{Clock: time.Now, Gap: 600, Scanning: func(s wallet.Scan) { last = s }}
 		tries := 0
 		var w *wallet.Wallet
 		var l *ledger.Ledger
@@ -224,7 +223,7 @@ func TestScanIsResumed(t *testing.T) {
 					p.Errorf("a key from half a scan: %v", err)
 				}
 				p.must(l.Close())
-				s.failing = 19
+				s.failing = 12
 			}
 		}
 		defer l.Close()
@@ -235,7 +234,7 @@ func TestScanIsResumed(t *testing.T) {
 		if last.Coins != 2 || last.Value != p.total || last.Done < last.Of {
 			p.Errorf("the last word of the scan: %+v", last)
 		}
-		if index, err := w.NextIndex(p.Context(), wallet.BranchChannel); err != nil || index != 2301+750 {
+		if index, err := w.NextIndex(p.Context(), wallet.BranchChannel); err != nil || index != 1301+300 {
 			p.Errorf("next index %d, %v", index, err)
 		}
 		// At most one step, and what was not noted of the shorter branches, is
