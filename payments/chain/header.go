@@ -56,11 +56,16 @@ func (h Header) Bytes() []byte {
 	return binary.LittleEndian.AppendUint32(b, h.Nonce)
 }
 
-// CheckHash returns ErrHeader where the header's fields do not make its Hash.
-// What a service says of a block is worth nothing before that.
+// CheckHash returns ErrHeader where the header's fields do not make its Hash, or
+// its Time is none that a header can hold. What a service says of a block is
+// worth nothing before that.
 func (h Header) CheckHash() error {
-	if got := doubleHash(h.Bytes()); got != h.Hash {
+	raw := h.Bytes()
+	if got := doubleHash(raw); got != h.Hash {
 		return fmt.Errorf("block %s has the hash %s: %w", h.Hash, got, ErrHeader)
+	}
+	if stamp := binary.LittleEndian.Uint32(raw[68:]); !h.Time.Equal(time.Unix(int64(stamp), 0)) {
+		return fmt.Errorf("block %s of %s: %w", h.Hash, h.Time, ErrHeader)
 	}
 	return nil
 }
