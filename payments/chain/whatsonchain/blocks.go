@@ -171,7 +171,7 @@ func (b *Backend) Headers(ctx context.Context, from uint32, n int) ([]chain.Head
 }
 
 // newest asks for at least the count newest headers. The answer says neither
-// their heights nor which block is the tip by now.
+// their heights nor which block is the tip by now; nil where that cannot be told.
 func (b *Backend) newest(ctx context.Context, count int, tip uint32, best chain.Hash) ([]chain.Header, error) {
 	path := "/block/headers/latest"
 	if count <= newestAsked {
@@ -197,6 +197,9 @@ func (b *Backend) newest(ctx context.Context, count int, tip uint32, best chain.
 	if at < 0 { // older than the other answer, or newer by more than it holds
 		at = len(headers) - 1
 		last, err := b.header(ctx, headers[at].Hash.String())
+		if refusedWith(err, http.StatusNotFound) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}
