@@ -30,9 +30,19 @@ type Harness struct {
 	Fund func(t testing.TB, script bsv.Script, value money.Satoshis) bsv.Coin
 	// Stop makes the service unreachable for good. The suite calls it last.
 	Stop func(t testing.TB)
+	// Reorganise replaces the newest depth blocks by more than as many others.
+	// What the old ones held, but for their coinbases, may be in the mempool
+	// afterwards, in the new ones, or forgotten. The suite passes over its part
+	// about reorganisations where it is nil.
+	Reorganise func(t testing.TB, depth int)
 
 	// NoUnspent says that Unspent is ErrUnsupported.
 	NoUnspent bool
+	// NoProof says that the service gives no Merkle proofs.
+	NoProof bool
+	// OwnHeaders says that Header is answered from what the backend keeps, also
+	// when the service is gone.
+	OwnHeaders bool
 	// NoCompeting says that the service cannot name what a conflicted
 	// transaction lost against.
 	NoCompeting bool
@@ -61,6 +71,7 @@ func Run(t *testing.T, h Harness) {
 		{"unspent", testUnspent},
 		{"spent", testSpent},
 		{"wait until mined", testWaitMined},
+		{"reorganisation", testReorganise},
 		{"several callers", testConcurrency},
 		{"cancelled", testCancelled},
 		{"unavailable", testUnavailable},
@@ -152,10 +163,46 @@ func (s *suite) status(t *testing.T, txid bsv.Txid, want chain.State) chain.Stat
 	if err != nil || got.State != want {
 		t.Fatalf("status of %s: %v, %v; want %v", txid, got.State, err, want)
 	}
-	if mined := want == chain.Mined; mined == got.Block.IsZero() || !mined && got.Height != 0 {
-		t.Fatalf("status %v with block %s, height %d", want, got.Block, got.Height)
+	if mined := want == chain.Mined; mined == got.Block.IsZero() || !mined && (got.Height != 0 || got.Proof != nil) {
+		t.Fatalf("status %v with block %s, height %d, proof %v", want, got.Block, got.Height, got.Proof)
 	}
 	return got
+}
+
+// mined checks the status of a mined transaction: its block is in the best
+// chain, and the proof leads there.
+func (s *suite) mined(t *testing.T, txid bsv.Txid) chain.Status {
+	t.Helper()
+	got := s.status(t, txid, chain.Mined)
+	h := s.header(t, got.Height)
+	if h.Hash != got.Block {
+		t.Fatalf("mined in %d %s; the chain has %s", got.Height, got.Block, h.Hash)
+	}
+	if s.NoProof {
+		return got
+	}
+	if got.Proof == nil {
+		t.Fatalf("mined in %d without a proof", got.Height)
+	}
+	if err := got.Proof.Check(txid, h); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func (s *suite) header(t *testing.T, height uint32) chain.Header {
+	t.Helper()
+	h, err := s.Backend.Header(t.Context(), height)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CheckHash(); err != nil {
+		t.Fatal(err)
+	}
+	if h.Height != height {
+		t.Fatalf("the header at %d is of %d", height, h.Height)
+	}
+	return h
 }
 
 func (s *suite) spent(t *testing.T, o bsv.Outpoint, want bool) {
@@ -190,27 +237,20 @@ func testBlocks(t *testing.T, s *suite) {
 	}
 	next := tip
 	for h := tip.Height; ; h-- {
-		got, err := s.Backend.Header(t.Context(), h)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := s.header(t, h)
 		if h == tip.Height && got != tip {
 			t.Fatalf("header %d is %v, the tip %v", h, got, tip)
 		}
 		if h < tip.Height && next.Prev != got.Hash {
 			t.Fatalf("block %d does not build on block %d", next.Height, h)
 		}
-		if got.Height != h || got.Hash.IsZero() || got.MerkleRoot.IsZero() || got.Time.IsZero() {
-			t.Fatalf("header %d: %v", h, got)
-		}
 		next = got
 		if h == 0 || h+5 < tip.Height {
 			break
 		}
 	}
-	first, err := s.Backend.Header(t.Context(), 0)
-	if err != nil || !first.Prev.IsZero() {
-		t.Fatalf("first block: %v, %v", first, err)
+	if first := s.header(t, 0); !first.Prev.IsZero() {
+		t.Fatalf("first block: %v", first)
 	}
 	for _, h := range []uint32{tip.Height + 1, 1 << 31, 1<<32 - 1} {
 		if _, err := s.Backend.Header(t.Context(), h); !errors.Is(err, chain.ErrNotFound) {
@@ -247,7 +287,7 @@ func testLife(t *testing.T, s *suite) {
 	s.Mine(t, 1)
 	tip := s.tip(t)
 	for range 2 {
-		got := s.status(t, txid, chain.Mined)
+		got := s.mined(t, txid)
 		if got.Height != tip.Height || got.Block != tip.Hash {
 			t.Fatalf("mined in %d %s; want the tip %d %s", got.Height, got.Block, tip.Height, tip.Hash)
 		}
@@ -278,7 +318,7 @@ func testUnconfirmedParents(t *testing.T, s *suite) {
 	}
 	s.Mine(t, 1)
 	for _, tx := range chained {
-		s.status(t, tx.Txid(), chain.Mined)
+		s.mined(t, tx.Txid())
 	}
 }
 
@@ -544,6 +584,58 @@ func testWaitMined(t *testing.T, s *suite) {
 	}
 }
 
+// What a reorganisation undoes is told as the new chain has it.
+func testReorganise(t *testing.T, s *suite) {
+	if s.Reorganise == nil {
+		t.Skip("this chain is not reorganised")
+	}
+	k := s.key()
+	coin := s.Fund(t, lockOf(k), 10_000)
+	s.Mine(t, 1)
+	deep := s.mined(t, coin.Outpoint.Txid)
+	tx := s.sweep(t, coin, k, s.key())
+	s.broadcast(t, tx, coin.Output)
+	s.Mine(t, 2)
+	before := s.tip(t)
+	shallow := s.mined(t, tx.Txid())
+	kept := s.header(t, before.Height-2)
+
+	s.Reorganise(t, 2)
+	tip := s.tip(t)
+	if tip.Height <= before.Height {
+		t.Fatalf("tip %d after a reorganisation at %d", tip.Height, before.Height)
+	}
+	if s.header(t, kept.Height) != kept {
+		t.Fatalf("block %d is another one", kept.Height)
+	}
+	prev := kept
+	for height := kept.Height + 1; height <= tip.Height; height++ {
+		h := s.header(t, height)
+		if h.Prev != prev.Hash || h.Hash == shallow.Block || h.Hash == before.Hash {
+			t.Fatalf("block %d is %s, which is not of the new chain", height, h.Hash)
+		}
+		prev = h
+	}
+	if got := s.mined(t, coin.Outpoint.Txid); got.Block != deep.Block {
+		t.Fatalf("what was mined before is in %s now", got.Block)
+	}
+	got, err := s.Backend.Status(t.Context(), tx.Txid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.State == chain.Mined {
+		s.mined(t, tx.Txid())
+	} else if got.Proof != nil || got.Height != 0 || !got.Block.IsZero() {
+		t.Fatalf("%s with block %s, height %d, proof %v", got.State, got.Block, got.Height, got.Proof)
+	}
+	s.broadcast(t, tx, coin.Output)
+	s.Mine(t, 1)
+	s.tip(t)
+	if got := s.mined(t, tx.Txid()); got.Block == shallow.Block {
+		t.Fatal("mined in the block that was replaced")
+	}
+}
+
 func testConcurrency(t *testing.T, s *suite) {
 	type payment struct {
 		tx   *bsv.Tx
@@ -584,12 +676,14 @@ func (s *suite) calls(t *testing.T) map[string]func(context.Context) error {
 	b := s.Backend
 	calls := map[string]func(context.Context) error{
 		"Tip":       func(ctx context.Context) error { _, err := b.Tip(ctx); return err },
-		"Header":    func(ctx context.Context) error { _, err := b.Header(ctx, 0); return err },
 		"FeeRate":   func(ctx context.Context) error { _, err := b.FeeRate(ctx); return err },
 		"Broadcast": func(ctx context.Context) error { return b.Broadcast(ctx, tx, nil) },
 		"Status":    func(ctx context.Context) error { _, err := b.Status(ctx, coin.Outpoint.Txid); return err },
 		"RawTx":     func(ctx context.Context) error { _, err := b.RawTx(ctx, coin.Outpoint.Txid); return err },
 		"Spent":     func(ctx context.Context) error { _, err := b.Spent(ctx, coin.Outpoint); return err },
+	}
+	if !s.OwnHeaders {
+		calls["Header"] = func(ctx context.Context) error { _, err := b.Header(ctx, 0); return err }
 	}
 	if !s.NoUnspent {
 		calls["Unspent"] = func(ctx context.Context) error { _, err := b.Unspent(ctx, lockOf(k)); return err }

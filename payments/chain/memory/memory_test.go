@@ -32,6 +32,7 @@ func TestConformance(t *testing.T) {
 		Fund: func(_ testing.TB, script bsv.Script, value money.Satoshis) bsv.Coin {
 			return c.FundUnconfirmed(script, value)
 		},
+		Reorganise:    func(_ testing.TB, depth int) { c.Reorganise(depth) },
 		Stop:          func(testing.TB) { c.SetDown(true) },
 		RefusesLowFee: true,
 	})

@@ -113,6 +113,13 @@ func (s *bitcoinSV) answer(r *http.Request, call rpcRequest) (any, error) {
 			return nil, err
 		}
 		return s.raw(r, text, verbose)
+	case "getmerkleproof2":
+		var block, kind string
+		var whole bool
+		if err := errors.Join(param(0, &block), param(1, &text), param(2, &whole), param(3, &kind)); err != nil {
+			return nil, err
+		}
+		return s.proof(r, block, text, kind)
 	case "gettxout":
 		var o bsv.Outpoint
 		var mempool bool
@@ -146,7 +153,7 @@ func (s *bitcoinSV) header(r *http.Request, hash string) (any, error) {
 		}
 		answer := map[string]any{
 			"hash": hash, "height": height, "merkleroot": h.MerkleRoot.String(), "time": h.Time.Unix(),
-			"confirmations": tip.Height - height + 1,
+			"confirmations": tip.Height - height + 1, "version": h.Version, "nonce": h.Nonce, "bits": fmt.Sprintf("%08x", h.Bits),
 		}
 		if height > 0 {
 			answer["previousblockhash"] = h.Prev.String()
@@ -235,6 +242,33 @@ func (s *bitcoinSV) raw(r *http.Request, text string, verbose bool) (any, error)
 	return answer, nil
 }
 
+// proof is the TSC form: display order, and a star for a node that is its own
+// sibling.
+func (s *bitcoinSV) proof(r *http.Request, block, text, kind string) (any, error) {
+	txid, err := bsv.ParseTxid(text)
+	if err != nil {
+		return nil, &node.Error{Code: -8, Message: "parameter 2 must be hexadecimal string"}
+	}
+	status, err := s.chain.Status(r.Context(), txid)
+	if err != nil {
+		return nil, err
+	}
+	if status.Proof == nil || status.Block.String() != block || kind != "hash" {
+		return nil, &node.Error{Code: -5, Message: "Transaction(s) not found in provided block"}
+	}
+	nodes := make([]string, len(status.Proof.Path))
+	for level, sibling := range status.Proof.Path {
+		nodes[level] = sibling.String()
+		below := chain.Proof{Index: status.Proof.Index & (1<<level - 1), Path: status.Proof.Path[:level]}
+		if at, err := below.Root(txid); err == nil && at == sibling {
+			nodes[level] = "*"
+		}
+	}
+	return map[string]any{
+		"index": status.Proof.Index, "txOrId": text, "targetType": kind, "target": block, "nodes": nodes,
+	}, nil
+}
+
 func TestConformanceBitcoinSV(t *testing.T) {
 	c := memory.New(func() time.Time { return time.Unix(1_900_000_000, 0) })
 	dialect := &bitcoinSV{t: t, chain: c}
@@ -251,6 +285,7 @@ func TestConformanceBitcoinSV(t *testing.T) {
 		Fund: func(_ testing.TB, script bsv.Script, value money.Satoshis) bsv.Coin {
 			return c.FundUnconfirmed(script, value)
 		},
+		Reorganise:    func(_ testing.TB, depth int) { c.Reorganise(depth) },
 		Stop:          func(testing.TB) { server.Close() },
 		NoUnspent:     true,
 		NoCompeting:   true,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,27 +45,51 @@ func (b *Backend) Header(ctx context.Context, height uint32) (chain.Header, erro
 }
 
 // header reads the header with this hash, and whether it is in the best chain.
+// It has that hash.
 func (b *Backend) header(ctx context.Context, hash string) (h chain.Header, best bool, err error) {
 	var answer struct {
-		Hash, MerkleRoot, PreviousBlockHash string
-		Height, Time, Confirmations         int64
+		MerkleRoot, PreviousBlockHash, Bits string
+		Height, Time, Nonce, Version        int64
+		Confirmations                       int64
+	}
+	wrong := func(err error) (chain.Header, bool, error) {
+		return chain.Header{}, false, fmt.Errorf("header of block %.64s: %w: %w", hash, ErrProtocol, err)
 	}
 	if err := b.rpc.call(ctx, &answer, "getblockheader", hash, true); err != nil {
 		return chain.Header{}, false, fmt.Errorf("ask the node for block %.64s: %w", hash, err)
 	}
-	if answer.Hash != hash || answer.Height < 0 || answer.Height > math.MaxInt32 {
-		return chain.Header{}, false, fmt.Errorf("header of block %.64s: %w", hash, ErrProtocol)
+	bits, err := strconv.ParseUint(answer.Bits, 16, 32)
+	if err != nil {
+		return wrong(err)
 	}
-	h.Height = uint32(answer.Height)
-	h.Time = time.Unix(answer.Time, 0).UTC()
+	for _, field := range []struct{ value, least, most int64 }{
+		{answer.Height, 0, math.MaxInt32},
+		{answer.Time, 0, math.MaxUint32},
+		{answer.Nonce, 0, math.MaxUint32},
+		{answer.Version, math.MinInt32, math.MaxInt32},
+	} {
+		if field.value < field.least || field.value > field.most {
+			return wrong(fmt.Errorf("a field of it is %d: %w", field.value, chain.ErrHeader))
+		}
+	}
+	h = chain.Header{
+		Height:  uint32(answer.Height),
+		Time:    time.Unix(answer.Time, 0).UTC(),
+		Version: int32(answer.Version),
+		Bits:    uint32(bits),
+		Nonce:   uint32(answer.Nonce),
+	}
 	var errPrev, errHash, errRoot error
 	if answer.PreviousBlockHash != "" { // bitcoin-sv leaves it out of the first block
 		h.Prev, errPrev = chain.ParseHash(answer.PreviousBlockHash)
 	}
-	h.Hash, errHash = chain.ParseHash(answer.Hash)
+	h.Hash, errHash = chain.ParseHash(hash)
 	h.MerkleRoot, errRoot = chain.ParseHash(answer.MerkleRoot)
 	if err := errors.Join(errPrev, errHash, errRoot); err != nil {
-		return chain.Header{}, false, fmt.Errorf("header of block %.64s: %w: %w", hash, ErrProtocol, err)
+		return wrong(err)
+	}
+	if err := h.CheckHash(); err != nil {
+		return wrong(err)
 	}
 	return h, answer.Confirmations > 0, nil
 }

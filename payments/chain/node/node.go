@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,10 @@ type Backend struct {
 	rpc   *client
 	floor money.FeeRate
 	kind  atomic.Uint32 // a dialect, once it is known
-	sent  chain.Sent
+
+	mu     sync.Mutex
+	blocks []blockTxids // asked for last, the newest first
+	sent   chain.Sent
 }
 
 // Dial returns the backend for a node at http://user:password@host:port; https

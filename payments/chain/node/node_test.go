@@ -33,6 +33,12 @@ func TestConformanceBsvd(t *testing.T) {
 			}
 			return coin
 		},
+		Reorganise: func(t testing.TB, depth int) {
+			t.Helper()
+			if err := n.Reorganise(t.Context(), depth, regnode.ToMempool); err != nil {
+				t.Fatal(err)
+			}
+		},
 		Stop: func(t testing.TB) {
 			if err := n.Stop(); err != nil {
 				t.Fatal(err)

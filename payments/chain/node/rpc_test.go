@@ -246,8 +246,13 @@ func TestContradictions(t *testing.T) {
 	raw := fmt.Sprintf(`"%x"`, tx.Bytes())
 	other := tx.Txid()
 	other[0]++
-	header := `{"hash":"%064d","height":%d,"merkleroot":"%064d","time":1,"confirmations":1}`
 	zero := fmt.Sprintf(`"%064d"`, 0)
+	// The first block of the regression test network.
+	const first = `"0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"`
+	header := func(height, time, nonce int64, bits string) string {
+		return fmt.Sprintf(`{"height":%d,"merkleroot":"4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b",`+
+			`"time":%d,"nonce":%d,"bits":%q,"version":1,"confirmations":1}`, height, time, nonce, bits)
+	}
 	for name, c := range map[string]struct {
 		results map[string]string
 		call    func(*node.Backend) error
@@ -270,15 +275,27 @@ func TestContradictions(t *testing.T) {
 			func(b *node.Backend) error { return b.Broadcast(t.Context(), tx, nil) }, node.ErrProtocol,
 		},
 		"another header": {
-			map[string]string{"getbestblockhash": zero, "getblockheader": fmt.Sprintf(header, 1, 5, 0)},
+			map[string]string{"getbestblockhash": zero, "getblockheader": header(0, 1296688602, 2, "207fffff")},
 			func(b *node.Backend) error { _, err := b.Tip(t.Context()); return err }, node.ErrProtocol,
 		},
 		"height below zero": {
-			map[string]string{"getbestblockhash": zero, "getblockheader": fmt.Sprintf(header, 0, -1, 0)},
+			map[string]string{"getbestblockhash": first, "getblockheader": header(-1, 1296688602, 2, "207fffff")},
+			func(b *node.Backend) error { _, err := b.Tip(t.Context()); return err }, node.ErrProtocol,
+		},
+		"a field beyond its range": {
+			map[string]string{"getbestblockhash": first, "getblockheader": header(0, 1296688602, 1<<32+2, "207fffff")},
+			func(b *node.Backend) error { _, err := b.Tip(t.Context()); return err }, node.ErrProtocol,
+		},
+		"bits that are none": {
+			map[string]string{"getbestblockhash": first, "getblockheader": header(0, 1296688602, 2, "0x207fffff")},
+			func(b *node.Backend) error { _, err := b.Tip(t.Context()); return err }, node.ErrProtocol,
+		},
+		"fields of another hash": {
+			map[string]string{"getbestblockhash": first, "getblockheader": header(0, 1296688603, 2, "207fffff")},
 			func(b *node.Backend) error { _, err := b.Tip(t.Context()); return err }, node.ErrProtocol,
 		},
 		"another height": {
-			map[string]string{"getblockhash": zero, "getblockheader": fmt.Sprintf(header, 0, 5, 0)},
+			map[string]string{"getblockhash": first, "getblockheader": header(5, 1296688602, 2, "207fffff")},
 			func(b *node.Backend) error { _, err := b.Header(t.Context(), 6); return err }, chain.ErrUnavailable,
 		},
 		"more than a page": {

@@ -16,8 +16,18 @@ import (
 // Status implements chain.Backend. Conflicted is told for transactions that
 // were handed to this Backend's Broadcast (the newest chain.MaxSent of them), with the
 // competing transaction where the node has an index of addresses.
+//
+// A mined transaction comes with its proof, unless the node refuses that or the
+// block is too large to be looked through.
 func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
-	return b.status(ctx, txid, 0)
+	s, err := b.status(ctx, txid, 0)
+	if err == nil && s.State == chain.Mined {
+		s.Proof, err = b.proof(ctx, txid, s)
+	}
+	if err != nil {
+		return chain.Status{}, err
+	}
+	return s, nil
 }
 
 // maxAncestors is how many generations a lost parent is looked for.
