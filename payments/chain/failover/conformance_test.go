@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 			c := memory.New(clock)
 			bad := faulty.New(c, seed, faulty.Plan{Chance: failures})
 			b, err := failover.New([]failover.Service{{Name: "bad", Backend: bad}, {Name: "good", Backend: c}},
-				failover.Options{Clock: fleeting(), Timeout: 200 * time.Millisecond})
+				failover.Options{Clock: fleeting(), Timeout: 300 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -177,7 +177,7 @@ func TestTimeout(t *testing.T) {
 	t.Parallel()
 	c := memory.New(clock)
 	bad := faulty.New(c, 1, faulty.Plan{Script: []faulty.Fault{faulty.Timeout}})
-	b := combine(t, failover.Options{Timeout: time.Millisecond, Clock: clock}, bad, c)
+	b := combine(t, failover.Options{Timeout: 50 * time.Millisecond, Clock: clock}, bad, c)
 	if _, err := b.Tip(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -691,7 +691,7 @@ func TestConcurrency(t *testing.T) {
 	c := memory.New(clock)
 	c.MineTo(10)
 	chance := map[faulty.Fault]float64{faulty.Timeout: 0.02, faulty.Unavailable: 0.3, faulty.Lost: 0.2}
-	b := combine(t, failover.Options{Clock: fleeting(), Timeout: 5 * time.Millisecond},
+	b := combine(t, failover.Options{Clock: fleeting(), Timeout: 100 * time.Millisecond},
 		faulty.New(c, 1, faulty.Plan{Chance: chance}), faulty.New(c, 2, faulty.Plan{Chance: chance}), c)
 	var wg sync.WaitGroup
 	for i := range byte(8) {

@@ -117,7 +117,7 @@ func decode(raw []byte, path string, result any) error {
 
 // ask makes a request when its turn has come and returns the body of the
 // answer. Errors are *refusal, chain.ErrUnavailable where asking again may help
-// (the context's error is wrapped too), ErrKey and ErrProtocol.
+// (the context's error is wrapped too), ErrCredentials and ErrProtocol.
 func (c *client) ask(ctx context.Context, method, path string, question any) ([]byte, error) {
 	var body []byte
 	if question != nil {
@@ -171,7 +171,7 @@ func (c *client) once(ctx context.Context, method, path string, body []byte) ([]
 	case resp.StatusCode == http.StatusTooManyRequests:
 		return nil, &tooMany{after: c.retryAfter(resp.Header.Get("Retry-After"))}
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
-		return nil, fmt.Errorf("%s: %w: %s", path, ErrKey, resp.Status)
+		return nil, fmt.Errorf("%s: %w: %s", path, ErrCredentials, resp.Status)
 	case resp.StatusCode < 200, resp.StatusCode >= 300 && resp.StatusCode < 400:
 		return nil, fmt.Errorf("%s: %w: %s", path, ErrProtocol, resp.Status)
 	case resp.StatusCode >= 400:

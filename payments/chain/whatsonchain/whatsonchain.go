@@ -93,8 +93,8 @@ var (
 	// ErrURL says that an address is not of the form https://host/v1/bsv/main, or
 	// names another network.
 	ErrURL = errors.New("not the address of a WhatsOnChain service (https://host/v1/bsv/main)")
-	// ErrKey says that the service refuses the key, or to answer without one.
-	ErrKey = errors.New("WhatsOnChain refuses the key")
+	// ErrCredentials says that the service refuses the key, or to answer without one.
+	ErrCredentials = errors.New("WhatsOnChain refuses the key")
 	// ErrProtocol says that an answer is not of the form that this package
 	// knows, or contradicts itself.
 	ErrProtocol = errors.New("not an answer of WhatsOnChain")
@@ -117,7 +117,7 @@ const maxProofs = 1024
 
 // Dial returns the backend for a service at an address like
 // https://api.whatsonchain.com/v1/bsv/main. It does not connect. Errors are
-// ErrURL.
+// ErrURL, and ErrCredentials for a key that no header can carry.
 func Dial(baseURL string, network bsv.Network, opt Options) (*Backend, error) {
 	u, err := url.Parse(baseURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
@@ -127,6 +127,9 @@ func Dial(baseURL string, network bsv.Network, opt Options) (*Backend, error) {
 	// The last part names the network: main coins are not looked for on test.
 	if last := path.Base(u.Path); last != network.String() {
 		return nil, fmt.Errorf("%.200q for network %s: %w", baseURL, network, ErrURL)
+	}
+	if strings.ContainsFunc(opt.Key, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return nil, fmt.Errorf("a key with other than printable ASCII characters: %w", ErrCredentials)
 	}
 	return &Backend{
 		client:  newClient(strings.TrimRight(u.String(), "/"), opt),

@@ -37,6 +37,12 @@ func TestDial(t *testing.T) {
 			t.Errorf("%q for %s: %v", c.address, c.network, err)
 		}
 	}
+	for _, key := range []string{"secret\n", "sécret", "secret\x7f"} {
+		_, err := whatsonchain.Dial("https://h/v1/bsv/main", bsv.Main, whatsonchain.Options{Key: key})
+		if !errors.Is(err, whatsonchain.ErrCredentials) || strings.Contains(err.Error(), "cret") {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
 	for _, address := range []string{"https://api.whatsonchain.com/v1/bsv/main", "http://127.0.0.1:8080/main/"} {
 		if _, err := whatsonchain.Dial(address, bsv.Main, whatsonchain.Options{}); err != nil {
 			t.Errorf("%q: %v", address, err)
@@ -81,8 +87,8 @@ func TestAnswers(t *testing.T) {
 		body   string
 		want   error
 	}{
-		"no key":          {401, "Unauthorized", whatsonchain.ErrKey},
-		"forbidden":       {403, "<html>", whatsonchain.ErrKey},
+		"no key":          {401, "Unauthorized", whatsonchain.ErrCredentials},
+		"forbidden":       {403, "<html>", whatsonchain.ErrCredentials},
 		"internal":        {500, "Internal Server Error", chain.ErrUnavailable},
 		"bad gateway":     {502, "<html>", chain.ErrUnavailable},
 		"timed out":       {504, "", chain.ErrUnavailable},
@@ -161,7 +167,7 @@ func TestKey(t *testing.T) {
 	t.Parallel()
 	c := memory.New(clock)
 	address := woctest.Serve(t, c, woctest.Options{Key: "mainnet_0123"})
-	for key, want := range map[string]error{"mainnet_0123": nil, "": whatsonchain.ErrKey, "other": whatsonchain.ErrKey} {
+	for key, want := range map[string]error{"mainnet_0123": nil, "": whatsonchain.ErrCredentials, "other": whatsonchain.ErrCredentials} {
 		b, err := whatsonchain.Dial(address, bsv.Regtest, whatsonchain.Options{Key: key})
 		if err != nil {
 			t.Fatal(err)
@@ -463,9 +469,9 @@ func TestFalseHeaders(t *testing.T) {
 		"no root":          {"merkleroot", nil, whatsonchain.ErrProtocol},
 		"another parent":   {"previousblockhash", nil, whatsonchain.ErrProtocol},
 		"another nonce":    {"nonce", h.Nonce + 1, whatsonchain.ErrProtocol},
-		"a large nonce":    {"nonce", 1 << 40, whatsonchain.ErrProtocol},
-		"a large time":     {"time", 1 << 40, whatsonchain.ErrProtocol},
-		"a large version":  {"version", 1 << 40, whatsonchain.ErrProtocol},
+		"a large nonce":    {"nonce", int64(1) << 40, whatsonchain.ErrProtocol},
+		"a large time":     {"time", int64(1) << 40, whatsonchain.ErrProtocol},
+		"a large version":  {"version", int64(1) << 40, whatsonchain.ErrProtocol},
 		"bits in decimal":  {"bits", h.Bits, whatsonchain.ErrProtocol},
 		"replaced":         {"confirmations", -1, chain.ErrUnavailable},
 	} {
