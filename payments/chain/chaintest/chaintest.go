@@ -49,6 +49,9 @@ type Harness struct {
 	// RefusesLowFee says that the service refuses what pays less than FeeRate,
 	// and does not merely leave it unmined.
 	RefusesLowFee bool
+	// KeepsInvalid says that the service remembers what it found invalid, as
+	// Conflicted, where others know nothing of it.
+	KeepsInvalid bool
 }
 
 // Run runs the suite.
@@ -377,8 +380,12 @@ func testInvalid(t *testing.T, s *suite) {
 		t.Fatal(err)
 	}
 	s.refused(t, more, chain.Invalid)
+	want := chain.Unknown
+	if s.KeepsInvalid {
+		want = chain.Conflicted
+	}
 	for _, tx := range []*bsv.Tx{foreign, more} {
-		s.status(t, tx.Txid(), chain.Unknown)
+		s.status(t, tx.Txid(), want)
 	}
 	s.spent(t, coin.Outpoint, false)
 	s.broadcast(t, s.sweep(t, coin, k, s.key()))
