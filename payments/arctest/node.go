@@ -107,8 +107,7 @@ func (n *node) find(ctx context.Context, txid string) (place, error) {
 	return place{true, tx.BlockHash, block.Height, block.Confirmations, path}, err
 }
 
-// unspent reports whether an output is there and neither a block nor the mempool
-// spends it.
+// unspent reports whether an output is there and no block spends it.
 func (n *node) unspent(ctx context.Context, txid string, index uint32) (bool, error) {
 	var out *struct{}
 	err := n.call(ctx, &out, "gettxout", txid, index, true)

@@ -164,6 +164,11 @@ func (s *store) network(ctx context.Context, tx *bt.Tx) (competing []string, err
 	if !errors.As(err, &refused) {
 		return nil, err
 	}
+	// The node's gettxout does not know what its mempool spends.
+	if _, after, ok := strings.Cut(refused.Message, "already spent by transaction "); ok {
+		rival, _, _ := strings.Cut(after, " ")
+		return []string{rival}, reject(466, "%s", refused.Message)
+	}
 	switch {
 	case strings.Contains(refused.Message, "already have transaction"):
 		return nil, nil
@@ -240,6 +245,12 @@ func (s *store) update(tx *bt.Tx, txid string, change func(e *entry)) entry {
 // contested.
 func (s *store) conflict(tx *bt.Tx, competing []string, extra string) entry {
 	for _, rival := range competing {
+		s.mu.Lock()
+		known := s.entries[rival] != nil
+		s.mu.Unlock()
+		if !known {
+			continue
+		}
 		s.update(nil, rival, func(e *entry) {
 			if !slices.Contains(e.competing, tx.TxID()) {
 				e.competing = append(slices.Clone(e.competing), tx.TxID())
