@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -16,8 +17,8 @@ import (
 )
 
 const (
-	// bulkScripts is how many scripts one request may ask for, bulkOutputs how
-	// many outputs its answer holds at most.
+	// bulkScripts is how many scripts or outputs one request may ask for,
+	// bulkOutputs how many outputs the answer about scripts holds at most.
 	bulkScripts, bulkOutputs = 20, 20
 	// pageSize is asked for where the outputs of a script come in pages, and
 	// maxPages bounds them.
@@ -272,6 +273,60 @@ func (b *Backend) spender(ctx context.Context, o bsv.Outpoint) (by bsv.Txid, spe
 // SpentBy implements chain.SpentBy.
 func (b *Backend) SpentBy(ctx context.Context, o bsv.Outpoint) (by bsv.Txid, spent bool, err error) {
 	return b.spender(ctx, o)
+}
+
+// spenders returns what spends any of these outputs, once for each: one request
+// for 20 of them. Outputs that do not exist are passed over.
+func (b *Backend) spenders(ctx context.Context, outputs []bsv.Outpoint) ([]bsv.Txid, error) {
+	type utxo struct {
+		Txid bsv.Txid `json:"txid"`
+		Vout uint32   `json:"vout"`
+	}
+	var all []bsv.Txid
+	for some := range slices.Chunk(outputs, bulkScripts) {
+		question := make([]utxo, len(some))
+		for i, o := range some {
+			question[i] = utxo{o.Txid, o.Index}
+		}
+		var answer []struct{ SpentIn struct{ Txid string } }
+		err := b.client.post(ctx, "/utxos/spent", map[string][]utxo{"utxos": question}, &answer)
+		if refusedWith(err, http.StatusNotFound, http.StatusBadRequest) { // for the sake of one of them
+			one, err := b.spendersSingly(ctx, some)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one...)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ask who spent %d outputs: %w", len(some), err)
+		}
+		for _, a := range answer[:min(len(answer), len(some))] {
+			if a.SpentIn.Txid == "" {
+				continue
+			}
+			by, err := bsv.ParseTxid(a.SpentIn.Txid)
+			if err != nil {
+				return nil, fmt.Errorf("spender of an output: %w: %w", ErrProtocol, err)
+			}
+			all = append(all, by)
+		}
+	}
+	return all, nil
+}
+
+func (b *Backend) spendersSingly(ctx context.Context, outputs []bsv.Outpoint) ([]bsv.Txid, error) {
+	var all []bsv.Txid
+	for _, o := range outputs {
+		by, spent, err := b.spender(ctx, o)
+		if err != nil && !errors.Is(err, chain.ErrNotFound) {
+			return nil, err
+		}
+		if spent {
+			all = append(all, by)
+		}
+	}
+	return all, nil
 }
 
 // UsedBulk implements chain.BulkUsed: two requests for 20 scripts.

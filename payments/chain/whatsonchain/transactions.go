@@ -127,22 +127,21 @@ const maxAncestors = 25
 // lost returns what spends the inputs of a transaction that was handed to
 // Broadcast, or of its parents, in its place.
 func (b *Backend) lost(ctx context.Context, txid bsv.Txid, generation int) ([]bsv.Txid, error) {
-	var winners []bsv.Txid
-	for _, o := range b.sent.Inputs(txid) {
-		by, spent, err := b.spender(ctx, o)
-		switch {
-		case errors.Is(err, chain.ErrNotFound) && generation < maxAncestors:
-			more, err := b.lost(ctx, o.Txid, generation+1)
-			if err != nil {
-				return nil, err
-			}
-			winners = append(winners, more...)
-		case errors.Is(err, chain.ErrNotFound):
-		case err != nil:
-			return nil, err
-		case spent && by != txid:
-			winners = append(winners, by)
+	inputs := b.sent.Inputs(txid)
+	winners, err := b.spenders(ctx, inputs)
+	if err != nil {
+		return nil, err
+	}
+	winners = slices.DeleteFunc(winners, func(by bsv.Txid) bool { return by == txid })
+	for _, o := range inputs {
+		if generation == maxAncestors || b.sent.Inputs(o.Txid) == nil {
+			continue
 		}
+		more, err := b.lost(ctx, o.Txid, generation+1)
+		if err != nil {
+			return nil, err
+		}
+		winners = append(winners, more...)
 	}
 	slices.SortFunc(winners, func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(winners), nil
@@ -240,13 +239,16 @@ func (b *Backend) judge(ctx context.Context, tx *bsv.Tx, refused *refusal) error
 	case reason != chain.MissingInputs:
 		return rejected
 	}
-	for _, in := range tx.Inputs {
-		switch _, spent, err := b.spender(ctx, in.Prev); {
-		case errors.Is(err, chain.ErrUnavailable):
-			return err
-		case err == nil && spent:
-			return chain.Reject(chain.DoubleSpend, refused.text)
-		}
+	inputs := make([]bsv.Outpoint, len(tx.Inputs))
+	for i, in := range tx.Inputs {
+		inputs[i] = in.Prev
+	}
+	winners, err := b.spenders(ctx, inputs)
+	switch {
+	case errors.Is(err, chain.ErrUnavailable):
+		return err
+	case len(winners) > 0:
+		return chain.Reject(chain.DoubleSpend, refused.text)
 	}
 	return rejected
 }

@@ -17,6 +17,8 @@
 //	GET  /tx/{txid}/proof/tsc         a list of TSC proofs, null or 404 where there is none
 //	GET  /tx/{txid}/hex               the transaction, 404 where it is not known
 //	GET  /tx/{txid}/{index}/spent     txid of the spender; 404 where the output is not spent, 400 where there is none
+//	POST /utxos/spent                 {"utxos"}, at most 20 of txid and vout: a list with spentIn, whose txid is empty
+//	                                  where the output is not spent
 //	POST /tx/raw                      {"txhex"}: the txid, or 400 with the words of a bitcoin-sv node
 //	GET  /script/{hash}/unspent/all   result: a list of tx_hash, tx_pos, value, isSpentInMempoolTx, height (none while
 //	                                  unconfirmed), hex (the script, while unconfirmed); nextPageToken above 1,000

@@ -666,31 +666,13 @@ func TestBroadcastRefused(t *testing.T) {
 	id := tx.Txid().String()
 	seen, unknown := `[{"txid":"`+id+`"}]`, `[{"txid":"`+id+`","error":"unknown"}]`
 	taken, dead := chain.Reason(100), chain.Reason(101)
-	for name, c := range map[string]struct {
+	type answers struct {
 		status      int
 		text, known string
 		spent       int // of its input
 		want        chain.Reason
-	}{
-		"taken":                {200, `"` + id + `"`, "", 0, taken},
-		"taken, in text":       {200, id + "\n", "", 0, taken},
-		"taken, in an object":  {200, `{"txid":"` + id + `"}`, "", 0, taken},
-		"known":                {400, "unexpected response code 500: 257: txn-already-known", unknown, 0, taken},
-		"in the mempool":       {400, "unexpected response code 500: Transaction already in the mempool", unknown, 0, taken},
-		"missing inputs":       {400, "unexpected response code 500: Missing inputs", unknown, 404, chain.MissingInputs},
-		"mined and spent":      {400, "unexpected response code 500: Missing inputs", seen, 0, taken},
-		"a double spend":       {400, "unexpected response code 500: Missing inputs", unknown, 200, chain.DoubleSpend},
-		"a conflict":           {400, "unexpected response code 500: 258: txn-mempool-conflict", unknown, 0, chain.DoubleSpend},
-		"a conflict with self": {400, "unexpected response code 500: 258: txn-mempool-conflict", seen, 0, taken},
-		"a low fee":            {400, "unexpected response code 500: 66: mempool min fee not met", "", 0, chain.LowFee},
-		"not final":            {400, "unexpected response code 500: 64: non-final", "", 0, chain.NonFinal},
-		"invalid":              {400, "unexpected response code 500: 16: mandatory-script-verify-flag-failed (x)", "", 0, chain.Invalid},
-		"unknown words":        {400, "unexpected response code 500: 64: dust", unknown, 0, chain.Other},
-		"words in a 500":       {500, "66: mempool min fee not met", "", 0, chain.LowFee},
-		"bad gateway":          {502, "<html>", "", 0, dead},
-		"no status":            {400, "unexpected response code 500: Missing inputs", "", 0, dead},
-		"no spender":           {400, "unexpected response code 500: Missing inputs", unknown, 502, dead},
-	} {
+	}
+	check := func(name string, c answers, bulk bool) {
 		b := serve(t, whatsonchain.Options{}, func(w http.ResponseWriter, r *http.Request) {
 			switch path := r.URL.Path; {
 			case strings.HasSuffix(path, "/tx/raw"):
@@ -698,6 +680,13 @@ func TestBroadcastRefused(t *testing.T) {
 				_, _ = io.WriteString(w, c.text)
 			case strings.HasSuffix(path, "/txs/status") && c.known != "":
 				_, _ = io.WriteString(w, c.known)
+			case strings.HasSuffix(path, "/utxos/spent") && bulk && c.spent != 502:
+				_, _ = io.WriteString(w, map[bool]string{
+					true:  `[{"spentIn":{"txid":"` + strings.Repeat("cd", 32) + `"}}]`,
+					false: `[{"spentIn":null,"error":"Not Found"}]`,
+				}[c.spent == 200])
+			case strings.HasSuffix(path, "/utxos/spent") && c.spent != 502:
+				w.WriteHeader(404)
 			case strings.HasSuffix(path, "/spent") && c.spent == 200:
 				_, _ = io.WriteString(w, `{"txid":"`+strings.Repeat("cd", 32)+`"}`)
 			case strings.HasSuffix(path, "/spent") && c.spent != 0:
@@ -725,9 +714,58 @@ func TestBroadcastRefused(t *testing.T) {
 			}
 		}
 	}
+	for name, c := range map[string]answers{
+		"taken":                {200, `"` + id + `"`, "", 0, taken},
+		"taken, in text":       {200, id + "\n", "", 0, taken},
+		"taken, in an object":  {200, `{"txid":"` + id + `"}`, "", 0, taken},
+		"known":                {400, "unexpected response code 500: 257: txn-already-known", unknown, 0, taken},
+		"in the mempool":       {400, "unexpected response code 500: Transaction already in the mempool", unknown, 0, taken},
+		"missing inputs":       {400, "unexpected response code 500: Missing inputs", unknown, 404, chain.MissingInputs},
+		"mined and spent":      {400, "unexpected response code 500: Missing inputs", seen, 0, taken},
+		"a double spend":       {400, "unexpected response code 500: Missing inputs", unknown, 200, chain.DoubleSpend},
+		"a conflict":           {400, "unexpected response code 500: 258: txn-mempool-conflict", unknown, 0, chain.DoubleSpend},
+		"a conflict with self": {400, "unexpected response code 500: 258: txn-mempool-conflict", seen, 0, taken},
+		"a low fee":            {400, "unexpected response code 500: 66: mempool min fee not met", "", 0, chain.LowFee},
+		"not final":            {400, "unexpected response code 500: 64: non-final", "", 0, chain.NonFinal},
+		"invalid":              {400, "unexpected response code 500: 16: mandatory-script-verify-flag-failed (x)", "", 0, chain.Invalid},
+		"unknown words":        {400, "unexpected response code 500: 64: dust", unknown, 0, chain.Other},
+		"words in a 500":       {500, "66: mempool min fee not met", "", 0, chain.LowFee},
+		"bad gateway":          {502, "<html>", "", 0, dead},
+		"no status":            {400, "unexpected response code 500: Missing inputs", "", 0, dead},
+		"no spender":           {400, "unexpected response code 500: Missing inputs", unknown, 502, dead},
+	} {
+		check(name, c, true)
+		check(name+", one by one", c, false)
+	}
 	b := serve(t, whatsonchain.Options{}, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"`+zeros+`"`) })
 	if err := b.Broadcast(t.Context(), tx, nil); !errors.Is(err, whatsonchain.ErrProtocol) {
 		t.Errorf("took another one: %v", err)
+	}
+}
+
+// A sweep that the index does not know yet is looked at after every block.
+func TestStatusOfManyInputs(t *testing.T) {
+	t.Parallel()
+	tx := &bsv.Tx{Version: 1, Outputs: []bsv.Output{{Value: 1, Script: bsv.P2PKH(bsv.Hash160{1})}}}
+	for i := range uint32(200) {
+		tx.Inputs = append(tx.Inputs, bsv.Input{Prev: bsv.Outpoint{Txid: bsv.Txid{1}, Index: i}, Sequence: bsv.FinalSequence})
+	}
+	c := memory.New(clock)
+	var requests atomic.Int64
+	b := dial(t, c, woctest.Options{Before: func(http.ResponseWriter, *http.Request) bool {
+		requests.Add(1)
+		return false
+	}})
+	rejected := new(chain.Rejected)
+	if err := b.Broadcast(t.Context(), tx, nil); !errors.As(err, &rejected) || rejected.Reason != chain.MissingInputs {
+		t.Fatal(err)
+	}
+	requests.Store(0)
+	if s, err := b.Status(t.Context(), tx.Txid()); err != nil || s.State != chain.Unknown {
+		t.Fatal(s, err)
+	}
+	if n := requests.Load(); n != 11 {
+		t.Fatalf("%d requests", n)
 	}
 }
 

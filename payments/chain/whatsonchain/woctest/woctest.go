@@ -61,6 +61,7 @@ func Serve(t testing.TB, b chain.Backend, opt Options) string {
 		"GET %s/tx/{txid}/proof/tsc":           s.proof,
 		"GET %s/tx/{txid}/hex":                 s.raw,
 		"GET %s/tx/{txid}/{index}/spent":       s.spent,
+		"POST %s/utxos/spent":                  s.spentBulk,
 		"POST %s/tx/raw":                       s.broadcast,
 		"GET %s/script/{hash}/unspent/all":     s.unspent,
 		"GET %s/script/{hash}/{which}/unspent": s.unspent,
@@ -311,8 +312,12 @@ func (s *server) spent(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, errBad
 	}
-	o := bsv.Outpoint{Txid: id, Index: uint32(index)}
-	by, spent, err := chain.SpenderOf(r.Context(), s.b, o)
+	return s.spentIn(r.Context(), bsv.Outpoint{Txid: id, Index: uint32(index)})
+}
+
+// spentIn is what is said of an output that is spent.
+func (s *server) spentIn(ctx context.Context, o bsv.Outpoint) (map[string]any, error) {
+	by, spent, err := chain.SpenderOf(ctx, s.b, o)
 	switch {
 	case errors.Is(err, chain.ErrNotFound):
 		return nil, errBad
@@ -321,11 +326,38 @@ func (s *server) spent(r *http.Request) (any, error) {
 	case !spent:
 		return nil, chain.ErrNotFound
 	case by.IsZero() && s.scan != nil:
-		if by, err = s.scan.spender(r.Context(), o); err != nil {
+		if by, err = s.scan.spender(ctx, o); err != nil {
 			return nil, err
 		}
 	}
 	return map[string]any{"txid": by.String(), "vin": 0, "status": "confirmed"}, nil
+}
+
+func (s *server) spentBulk(r *http.Request) (any, error) {
+	type utxo struct {
+		Txid bsv.Txid `json:"txid"`
+		Vout uint32   `json:"vout"`
+	}
+	var question struct{ Utxos []utxo }
+	if err := json.NewDecoder(r.Body).Decode(&question); err != nil || len(question.Utxos) > 20 {
+		return nil, errBad
+	}
+	answer := []map[string]any{}
+	for _, u := range question.Utxos {
+		one := map[string]any{"utxo": u, "spentIn": map[string]any{}, "error": ""}
+		in, err := s.spentIn(r.Context(), bsv.Outpoint{Txid: u.Txid, Index: u.Vout})
+		var f *fail
+		switch {
+		case err == nil:
+			one["spentIn"] = in
+		case errors.As(err, &f), errors.Is(err, chain.ErrNotFound):
+			one["error"] = "Not Found"
+		default:
+			return nil, err
+		}
+		answer = append(answer, one)
+	}
+	return answer, nil
 }
 
 func (s *server) broadcast(r *http.Request) (any, error) {
