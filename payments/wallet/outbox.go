@@ -33,9 +33,11 @@ const (
 // broadcasts again what a reorganisation has thrown out. It is the only place
 // that broadcasts.
 //
-// A transaction that another one has displaced becomes conflicted. The coins
+// A transaction that another one has displaced becomes conflicted, and so does
+// a payout or a consolidation that the network takes for no such fee. The coins
 // that a payment had reserved are released where the chain says that they are
-// unspent. A close or refund goes on being tried for BuriedDepth blocks.
+// unspent, for the next payout. A close or refund goes on being tried for
+// BuriedDepth blocks.
 type Outbox struct {
 	// Poll is how often the chain is asked for a new block; DefaultPoll where
 	// it is zero. It must be set before Run.
@@ -189,8 +191,13 @@ func (o *Outbox) send(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch
 		return nil
 	}
 	lost := no.Reason.Final()
-	if no.Reason == chain.MissingInputs {
+	switch no.Reason {
+	case chain.MissingInputs:
 		if lost, err = o.displaced(ctx, tx); err != nil {
+			return err
+		}
+	case chain.LowFee:
+		if lost, err = o.underpaid(ctx, row); err != nil {
 			return err
 		}
 	}
@@ -221,6 +228,24 @@ func (o *Outbox) displaced(ctx context.Context, tx *bsv.Tx) (bool, error) {
 		if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 			return false, err
 		}
+	}
+	return false, nil
+}
+
+// underpaid reports whether a transaction that is refused for its fee is to be
+// given up, so that its coins are free for another: a consolidation, which pays
+// none, and a payout of when the fee was lower. Both pay to their owner only, so
+// that it is no harm where some node has them still.
+func (o *Outbox) underpaid(ctx context.Context, row *ledger.Outgoing) (bool, error) {
+	switch row.Purpose {
+	case ledger.Consolidation:
+		return true, nil
+	case ledger.Sweep:
+		rate, err := o.chain.FeeRate(ctx)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		return err == nil && row.Fee < rate.Fee(len(row.Raw)), nil
 	}
 	return false, nil
 }
@@ -314,8 +339,10 @@ func (o *Outbox) conflict(ctx context.Context, row *ledger.Outgoing, b *ledger.B
 func (o *Outbox) report(was, is ledger.Outgoing) {
 	log := o.log.With("purpose", is.Purpose, "txid", bsv.Txid(is.Txid))
 	switch {
+	case is.State != was.State && is.State == ledger.Conflicted && is.Purpose == ledger.Consolidation:
+		log.Warn("coins are not joined", "reason", is.LastError)
 	case is.State != was.State && is.State == ledger.Conflicted:
-		log.Error("transaction displaced by another", "reason", is.LastError)
+		log.Error("transaction displaced by another, or refused for good", "reason", is.LastError)
 	case is.State != was.State && is.State == ledger.Pending:
 		log.Warn("transaction dropped out of the chain", "err", is.LastError)
 	case is.State != was.State:
