@@ -79,3 +79,15 @@ func (b *Backend) FeeRate(ctx context.Context) (money.FeeRate, error) {
 	}
 	return rate, err
 }
+
+// Consolidation implements chain.Consolidator.
+func (b *Backend) Consolidation(ctx context.Context) (chain.Consolidation, error) {
+	const question = "ask for the rule of free consolidations"
+	return ask(ctx, b, question, func(ctx context.Context, s chain.Backend) (chain.Consolidation, error) {
+		c, ok := s.(chain.Consolidator)
+		if !ok {
+			return chain.Consolidation{}, chain.ErrUnsupported
+		}
+		return c.Consolidation(ctx)
+	})
+}

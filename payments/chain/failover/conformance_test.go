@@ -1,16 +1,23 @@
 package failover_test
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/chain/arc"
+	"github.com/bitcdn/bitcdn/payments/chain/arc/arcnode"
 	"github.com/bitcdn/bitcdn/payments/chain/chaintest"
 	"github.com/bitcdn/bitcdn/payments/chain/failover"
 	"github.com/bitcdn/bitcdn/payments/chain/faulty"
 	"github.com/bitcdn/bitcdn/payments/chain/memory"
+	"github.com/bitcdn/bitcdn/payments/chain/regnode"
+	"github.com/bitcdn/bitcdn/payments/chain/whatsonchain"
+	"github.com/bitcdn/bitcdn/payments/chain/whatsonchain/woctest"
 	"github.com/bitcdn/bitcdn/payments/money"
 )
 
@@ -61,3 +68,78 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// The services of a box without a node of its own: broadcast by one, look up by
+// another, over a real node.
+func TestConformanceARCAndWhatsOnChain(t *testing.T) {
+	t.Parallel()
+	n := regnode.ForTest(t)
+	woc, err := whatsonchain.Dial(woctest.Serve(t, n.Backend(), woctest.Options{}), bsv.Regtest,
+		whatsonchain.Options{Rate: 1e6, Burst: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer woc.Close()
+	server := arcnode.ForTest(t, n, arcnode.Options{})
+	sender, err := arc.Dial(server.URL(), arc.Options{Tip: func(ctx context.Context) (uint32, error) {
+		tip, err := woc.Tip(ctx)
+		return tip.Height, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	b, err := failover.New([]failover.Service{
+		{Name: "ARC", Backend: sender, OwnOnly: true}, {Name: "WhatsOnChain", Backend: woc},
+	}, failover.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chaintest.Run(t, chaintest.Harness{
+		Backend: withFee{b},
+		Mine: func(t testing.TB, blocks int) {
+			t.Helper()
+			if err := n.Mine(t.Context(), blocks); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Fund: func(t testing.TB, script bsv.Script, value money.Satoshis) bsv.Coin {
+			t.Helper()
+			coin, err := n.Fund(t.Context(), script, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return coin
+		},
+		Reorganise: func(t testing.TB, depth int) {
+			t.Helper()
+			if err := n.Reorganise(t.Context(), depth, regnode.ToMempool); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Stop: func(t testing.TB) {
+			server.Stop(t)
+			if err := n.Stop(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+	for _, s := range b.Services() {
+		if s.LastAnswer.IsZero() {
+			t.Errorf("%s has never answered", s.Name)
+		}
+	}
+}
+
+// withFee tells no fee when the services are gone, as the suite wants it: one
+// that never tells any makes it the usual one.
+type withFee struct{ *failover.Backend }
+
+func (b withFee) FeeRate(ctx context.Context) (money.FeeRate, error) {
+	if _, err := b.Tip(ctx); err != nil {
+		return 0, err
+	}
+	return b.Backend.FeeRate(ctx)
+}
+
+var _ chain.Backend = withFee{}

@@ -54,13 +54,14 @@ import (
 )
 
 var (
-	_ chain.Backend     = (*Backend)(nil)
-	_ chain.BulkUnspent = (*Backend)(nil)
-	_ chain.BulkUsed    = (*Backend)(nil)
-	_ chain.SpentBy     = (*Backend)(nil)
-	_ chain.HeaderRange = (*Backend)(nil)
-	_ chain.Prover      = (*Backend)(nil)
-	_ chain.Watcher     = (*Backend)(nil)
+	_ chain.Backend      = (*Backend)(nil)
+	_ chain.BulkUnspent  = (*Backend)(nil)
+	_ chain.BulkUsed     = (*Backend)(nil)
+	_ chain.SpentBy      = (*Backend)(nil)
+	_ chain.HeaderRange  = (*Backend)(nil)
+	_ chain.Prover       = (*Backend)(nil)
+	_ chain.Consolidator = (*Backend)(nil)
+	_ chain.Watcher      = (*Backend)(nil)
 )
 
 // Service is one view of the chain and what its owner calls it.

@@ -492,6 +492,10 @@ func (m *many) Headers(ctx context.Context, from uint32, n int) ([]chain.Header,
 	return headers, nil
 }
 
+func (m *many) Consolidation(context.Context) (chain.Consolidation, error) {
+	return chain.Consolidation{Factor: 20}, nil
+}
+
 func (m *many) Watch(ctx context.Context, changed func(bsv.Txid)) error {
 	for _, id := range m.news {
 		changed(id)
@@ -523,6 +527,12 @@ func TestOptional(t *testing.T) {
 	}
 	if _, spent, err := b.SpentBy(t.Context(), coin.Outpoint); err != nil || spent {
 		t.Fatal(spent, err)
+	}
+	if c, err := b.Consolidation(t.Context()); err != nil || c.Factor != 20 {
+		t.Fatal(c, err)
+	}
+	if c, err := combine(t, failover.Options{}, plain).Consolidation(t.Context()); !errors.Is(err, chain.ErrUnsupported) {
+		t.Fatal(c, err)
 	}
 	headers, err := b.Headers(t.Context(), 15, 100)
 	if err != nil || len(headers) != 7 || headers[0].Height != 15 {
