@@ -332,6 +332,29 @@ func (l *Ledger) Channels(ctx context.Context, f Filter) ([]Channel, error) {
 	return queryChannels(ctx, l.db.Read(), query+` ORDER BY created, id`, args...)
 }
 
+// EachChannel calls fn with every channel, without its Snapshot, the oldest
+// first, until it returns an error. Its use of memory does not grow with the
+// ledger.
+func (l *Ledger) EachChannel(ctx context.Context, fn func(Channel) error) error {
+	const size = 200
+	columns := strings.Replace(selectChannels, `snapshot`, `NULL`, 1)
+	for after := int64(0); ; {
+		page, err := queryChannels(ctx, l.db.Read(), columns+` WHERE rowid > ? ORDER BY rowid LIMIT ?`, after, size)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, c := range page {
+			if err := fn(c); err != nil {
+				return err
+			}
+		}
+		last := page[len(page)-1].ID
+		if err := one(ctx, l.db.Read(), &after, `SELECT rowid FROM channels WHERE id = ?`, last[:]); err != nil {
+			return fmt.Errorf("read channels: %w", err)
+		}
+	}
+}
+
 const channelColumns = `id, role, state, title, title_name, remote, peer_key, key_index, funding_txid,
 	funding_index, capacity, refund_height, rate, royalty, seq, bytes, payee, creator, snapshot, close_txid,
 	fee, created, updated`

@@ -318,3 +318,37 @@ func queryOutgoing(ctx context.Context, q querier, query string, args ...any) ([
 }
 
 func cut(text string) string { return text[:min(len(text), MaxLastError)] }
+
+// EachOutgoing calls fn with every transaction, in the order in which they were
+// put, until it returns an error. Its use of memory does not grow with the
+// ledger.
+func (l *Ledger) EachOutgoing(ctx context.Context, fn func(Outgoing) error) error {
+	after := int64(0)
+	for {
+		page, last, err := l.outgoingPage(ctx, after)
+		if err != nil {
+			return fmt.Errorf("read outbox: %w", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		for _, o := range page {
+			if err := fn(o); err != nil {
+				return err
+			}
+		}
+		after = last
+	}
+}
+
+// outgoingPage returns some transactions after one, and the place of the last.
+func (l *Ledger) outgoingPage(ctx context.Context, after int64) (page []Outgoing, last int64, err error) {
+	const size = 64 // a sweep has 30 kB
+	page, err = queryOutgoing(ctx, l.db.Read(), selectOutgoings+` WHERE seq > ? ORDER BY seq LIMIT ?`, after, size)
+	if err != nil || len(page) == 0 {
+		return nil, 0, err
+	}
+	txid := page[len(page)-1].Txid
+	err = one(ctx, l.db.Read(), &last, `SELECT seq FROM outgoing WHERE txid = ?`, txid[:])
+	return page, last, err
+}

@@ -271,7 +271,7 @@ func TestExportOfALargeLedger(t *testing.T) {
 	}
 	ctx := context.Background()
 	l := fast(t)
-	const payments = 20_000
+	const payments = 5_000
 	must(t, l.Exec(ctx, `INSERT INTO entries (tx_group, at, about, subject, account, amount, title, txid, note)
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
 		SELECT i, i * 1000, 'payment', randomblob(32), account, amount, NULL, randomblob(32), ''

@@ -54,6 +54,30 @@ func (l *Ledger) Shares(ctx context.Context, title [20]byte, role Role) ([]Share
 	return all, nil
 }
 
+// CoinTitles returns the names of the titles that a coin was earned with, none
+// for a coin that is no channel's payout.
+func (l *Ledger) CoinTitles(ctx context.Context, c Coin) ([]string, error) {
+	if c.Branch != branchPayout {
+		return nil, nil
+	}
+	channels, err := queryChannels(ctx, l.db.Read(), selectChannels+` WHERE close_txid = ? AND key_index = ? AND role = ?`,
+		c.Txid[:], c.KeyIndex, Payee)
+	if err != nil || len(channels) == 0 {
+		return nil, err
+	}
+	shares, err := sharesOf(ctx, l.db.Read(), channels[0])
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range shares {
+		if s.Payee > 0 {
+			names = append(names, s.Name)
+		}
+	}
+	return names, nil
+}
+
 // sharesOf returns the shares of a channel's titles, each title once and first
 // that for which it was opened.
 func sharesOf(ctx context.Context, q querier, c Channel) ([]Share, error) {
