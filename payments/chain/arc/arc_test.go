@@ -641,6 +641,7 @@ func TestSettle(t *testing.T) {
 	received := reply{code: 202, body: status("RECEIVED", nil).body}
 	for _, v := range []struct {
 		name  string
+		first string // RECEIVED where it is empty
 		then  []reply
 		want  chain.Reason
 		asked int
@@ -648,6 +649,10 @@ func TestSettle(t *testing.T) {
 	}{
 		{name: "seen", then: []reply{status("RECEIVED", nil), status("SENT_TO_NETWORK", nil), status("SEEN_ON_NETWORK", nil)}, asked: 3, taken: true},
 		{name: "refused", then: []reply{status("RECEIVED", nil), status("REJECTED", map[string]any{"status": 461})}, asked: 2, want: chain.Invalid},
+		{name: "refused before", first: "REJECTED", then: []reply{status("REJECTED", map[string]any{"status": 465})}, asked: 1, want: chain.LowFee},
+		{name: "refused before, no reason", first: "REJECTED", then: []reply{status("REJECTED", nil)}, asked: 1, want: chain.Other},
+		{name: "refused before, out of order", first: "REJECTED", then: []reply{{code: 500}}, asked: 1, want: chain.Other},
+		{name: "refused before, sent again", first: "REJECTED", then: []reply{status("SENT_TO_NETWORK", nil), status("SEEN_ON_NETWORK", nil)}, asked: 2, taken: true},
 		{name: "contested", then: []reply{status("DOUBLE_SPEND_ATTEMPTED", nil)}, asked: 1, taken: true},
 		{name: "no word", then: []reply{status("RECEIVED", nil)}, asked: 7, taken: true},
 		{name: "out of order", then: []reply{{code: 500}}, asked: 1, taken: true},
@@ -655,6 +660,9 @@ func TestSettle(t *testing.T) {
 	} {
 		f := arcadeService(t)
 		f.set("POST /tx", received)
+		if v.first != "" {
+			f.set("POST /tx", reply{code: 202, body: status(v.first, map[string]any{"status": 202}).body})
+		}
 		f.set(get, v.then...)
 		b := dial(t, f.URL, arc.Options{})
 		err := b.Broadcast(t.Context(), tx, prev)

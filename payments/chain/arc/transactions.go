@@ -220,8 +220,8 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 		return fmt.Errorf("broadcast %s: %w", txid, err)
 	}
 	d, err := b.client.parseSubmitted(a, txid)
-	if err == nil && pending(d.TxStatus) {
-		d, err = b.settle(ctx, txid, d)
+	if err == nil && (pending(d.TxStatus) || d.silent()) {
+		d = b.settle(ctx, txid, d)
 	}
 	if err == nil {
 		err = b.client.verdict(d)
@@ -271,24 +271,30 @@ func pending(status string) bool {
 	return false
 }
 
+// silent reports whether a refusal is without a reason: Arcade's answer to a
+// broadcast has no room for one.
+func (d details) silent() bool {
+	return d.TxStatus == "REJECTED" && d.Status < 400 && len(d.words()) == 0 && len(d.CompetingTxs) == 0
+}
+
 // settle waits a while for the network's word. Where none comes, or nothing can
-// be learned, the transaction is as good as taken: the service has it.
-func (b *Backend) settle(ctx context.Context, txid bsv.Txid, d details) (details, error) {
+// be learned, what the service said first counts.
+func (b *Backend) settle(ctx context.Context, txid bsv.Txid, d details) details {
 	wait := settlePause
 	for range settleTries {
 		if b.pause(ctx, wait) != nil {
-			return d, nil
+			return d
 		}
 		wait *= 2
 		now, err := b.details(ctx, txid)
 		if err != nil {
-			return d, nil
+			return d
 		}
 		if now.TxStatus != "" && !pending(now.TxStatus) {
-			return now, nil
+			return now
 		}
 	}
-	return d, nil
+	return d
 }
 
 // parseSubmitted reads the answer to a broadcast. Errors are *chain.Rejected,
