@@ -1,8 +1,10 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 
+	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/money"
 )
@@ -13,3 +15,8 @@ func Classify(e *Error) (chain.Reason, bool) { return classify(e) }
 
 // Remembered returns how many transactions the backend can tell conflicts of.
 func (b *Backend) Remembered() int { return b.sent.Len() }
+
+// Txids returns the txids of a block, remembered or asked for.
+func (b *Backend) Txids(ctx context.Context, block chain.Hash) ([]bsv.Txid, error) {
+	return b.txids(ctx, block)
+}
