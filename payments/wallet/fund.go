@@ -51,18 +51,18 @@ func (f *Funding) Outgoing(purpose string) ledger.Outgoing {
 // Outgoing is stored then, or the coins are given back with Release. The error
 // is ErrFunds where the coins do not suffice.
 func (w *Wallet) Fund(ctx context.Context, outs []bsv.Output) (*Funding, error) {
-	f, err := w.fund(ctx, outs)
+	rate, err := w.chain.FeeRate(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fund payment: %w", err)
+	}
+	f, err := w.fund(ctx, outs, rate)
 	if err != nil {
 		return nil, fmt.Errorf("fund payment: %w", err)
 	}
 	return f, nil
 }
 
-func (w *Wallet) fund(ctx context.Context, outs []bsv.Output) (*Funding, error) {
-	rate, err := w.chain.FeeRate(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (w *Wallet) fund(ctx context.Context, outs []bsv.Output, rate money.FeeRate) (*Funding, error) {
 	for try := 1; ; try++ {
 		coins, err := w.spendable(ctx)
 		if err != nil {
@@ -263,18 +263,4 @@ func (w *Wallet) Release(ctx context.Context, f *Funding) error {
 		w.returnChange(f.Change.KeyIndex)
 	}
 	return nil
-}
-
-// Send pays amount to an address's hash and returns the txid once the payment
-// is in the outbox.
-func (w *Wallet) Send(ctx context.Context, to bsv.Hash160, amount money.Satoshis) (bsv.Txid, error) {
-	f, err := w.Fund(ctx, []bsv.Output{{Value: amount, Script: bsv.P2PKH(to)}})
-	if err != nil {
-		return bsv.Txid{}, err
-	}
-	if err := w.ledger.PutOutgoing(ctx, f.Outgoing(ledger.Send)); err != nil {
-		return bsv.Txid{}, errors.Join(fmt.Errorf("send: %w", err), w.Release(context.WithoutCancel(ctx), f))
-	}
-	w.opt.Stored()
-	return f.Tx.Txid(), nil
 }
