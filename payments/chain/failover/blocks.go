@@ -32,17 +32,16 @@ func (b *Backend) Header(ctx context.Context, height uint32) (chain.Header, erro
 // errLie says that an answer contradicts itself or the question.
 var errLie = fmt.Errorf("a wrong answer: %w", chain.ErrUnavailable)
 
-// Headers implements chain.HeaderRange. Where no service hands out many at once,
-// it returns one.
+// Headers implements chain.HeaderRange. A service that does not hand out many at
+// once is asked for one.
 func (b *Backend) Headers(ctx context.Context, from uint32, n int) ([]chain.Header, error) {
+	if n <= 0 {
+		return nil, nil
+	}
 	question := fmt.Sprintf("ask for %d blocks from %d on", n, from)
-	headers, err := ask(ctx, b, question, func(ctx context.Context, s chain.Backend) ([]chain.Header, error) {
-		many, ok := s.(chain.HeaderRange)
-		if !ok {
-			return nil, chain.ErrUnsupported
-		}
-		headers, err := many.Headers(ctx, from, n)
-		if err == nil && (len(headers) > n || n > 0 && len(headers) == 0) {
+	return ask(ctx, b, question, func(ctx context.Context, s chain.Backend) ([]chain.Header, error) {
+		headers, err := headersOf(ctx, s, from, n)
+		if err == nil && (len(headers) > n || len(headers) == 0) {
 			err = fmt.Errorf("it sent %d headers: %w", len(headers), errLie)
 		}
 		for i, h := range headers {
@@ -52,14 +51,17 @@ func (b *Backend) Headers(ctx context.Context, from uint32, n int) ([]chain.Head
 		}
 		return headers, err
 	})
-	if n <= 0 || !errors.Is(err, chain.ErrUnsupported) {
-		return headers, err
+}
+
+func headersOf(ctx context.Context, s chain.Backend, from uint32, n int) ([]chain.Header, error) {
+	if many, ok := s.(chain.HeaderRange); ok {
+		headers, err := many.Headers(ctx, from, n)
+		if !errors.Is(err, chain.ErrUnsupported) {
+			return headers, err
+		}
 	}
-	h, err := b.Header(ctx, from)
-	if err != nil {
-		return nil, err
-	}
-	return []chain.Header{h}, nil
+	h, err := s.Header(ctx, from)
+	return []chain.Header{h}, err
 }
 
 // FeeRate implements chain.Backend.

@@ -15,16 +15,20 @@
 //
 //	mined with a proof > mined > seen > conflicted > unknown
 //
-// It is the first one where a service has a proof, and else the others are asked
-// too. What competes is gathered from all. Where one says that a transaction is
+// The first proof ends the asking; with Options.Headers, the first that ends in
+// one of them, so that a service on another branch of the chain does not hide
+// what the others can prove. Without a proof all are asked. What competes is
+// gathered from all that were. Where one says that a transaction is
 // on its way and another that it has lost, the winner's own status decides: the
 // transaction is Conflicted when the winner is mined, and otherwise as the first
 // one says.
 //
 // Broadcast goes to the first service that takes the transaction. One service's
 // refusal must not lose a payment, so that it is Rejected only when no service
-// takes it, with the reason of the first that refused; services that do not
-// answer have no vote, and where none answers it is ErrUnavailable. No service is
+// takes it. The reason is that of the first that refused, but for one that knows
+// that inputs are spent where the first only misses them, and one that time may
+// heal where the first one's is final. Services that do not answer have no vote,
+// and where none answers it is ErrUnavailable. No service is
 // asked about what can be seen here: a lock time above the tip, and with the
 // previous outputs at hand also wrong amounts. No second one is asked where the
 // first says Invalid and a signature does not hold here either.
@@ -51,6 +55,7 @@ import (
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/chain/headers"
 )
 
 var (
@@ -80,6 +85,9 @@ type Options struct {
 	// Timeout is how long a service may take over a question before the next one
 	// is asked; 0 means 30 s. The context's own deadline holds too.
 	Timeout time.Duration
+	// Headers is what proofs are expected to end in; nil means that any proof
+	// will do. It is brought up to date where one ends elsewhere.
+	Headers *headers.Chain
 	// BroadcastAll hands a transaction to all services once one has taken it, and
 	// waits for them; what they say does not count.
 	BroadcastAll bool

@@ -384,6 +384,10 @@ func TestBroadcast(t *testing.T) {
 		"not even invalid":             {said: []error{reject(chain.Invalid), nil}, prev: prev, asked: 2},
 		"nor not final":                {said: []error{reject(chain.NonFinal), reject(chain.LowFee), nil}, asked: 3},
 		"all refuse":                   {said: []error{reject(chain.LowFee), reject(chain.DoubleSpend)}, want: reject(chain.LowFee), asked: 2},
+		"the milder word counts":       {said: []error{reject(chain.DoubleSpend), reject(chain.LowFee), reject(chain.Other)}, want: reject(chain.LowFee), asked: 3},
+		"who knows more counts":        {said: []error{reject(chain.MissingInputs), reject(chain.DoubleSpend)}, want: reject(chain.DoubleSpend), asked: 2},
+		"also when it comes first":     {said: []error{reject(chain.DoubleSpend), reject(chain.MissingInputs)}, want: reject(chain.DoubleSpend), asked: 2},
+		"invalid, or not known yet":    {said: []error{reject(chain.Invalid), reject(chain.MissingInputs)}, want: reject(chain.MissingInputs), asked: 2},
 		"one refuses, one is silent":   {said: []error{dead, reject(chain.MissingInputs)}, want: reject(chain.MissingInputs), asked: 2},
 		"one refuses, the last silent": {said: []error{reject(chain.MissingInputs), dead}, want: reject(chain.MissingInputs), asked: 2},
 		"none answers":                 {said: []error{dead, dead}, want: dead, asked: 2},
@@ -534,11 +538,14 @@ func TestOptional(t *testing.T) {
 	if c, err := combine(t, failover.Options{}, plain).Consolidation(t.Context()); !errors.Is(err, chain.ErrUnsupported) {
 		t.Fatal(c, err)
 	}
-	headers, err := b.Headers(t.Context(), 15, 100)
+	headers, err := combine(t, failover.Options{}, &said{err: chain.ErrUnavailable}, full).Headers(t.Context(), 15, 100)
 	if err != nil || len(headers) != 7 || headers[0].Height != 15 {
 		t.Fatal(headers, err)
 	}
 	if headers, err := combine(t, failover.Options{}, plain).Headers(t.Context(), 15, 100); err != nil || len(headers) != 1 || headers[0].Height != 15 {
+		t.Fatal(headers, err)
+	}
+	if headers, err := b.Headers(t.Context(), 0, 0); err != nil || len(headers) != 0 {
 		t.Fatal(headers, err)
 	}
 	if _, err := b.Headers(t.Context(), 100, 1); !errors.Is(err, chain.ErrNotFound) {

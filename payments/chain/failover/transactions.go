@@ -23,27 +23,81 @@ func (b *Backend) RawTx(ctx context.Context, txid bsv.Txid) (*bsv.Tx, error) {
 	})
 }
 
+// errElsewhere says that a proof ends in a header that is not known.
+var errElsewhere = fmt.Errorf("a proof that ends elsewhere: %w", chain.ErrNotFound)
+
 // Proof implements chain.Prover.
 func (b *Backend) Proof(ctx context.Context, txid bsv.Txid) (*chain.Proof, error) {
-	return ask(ctx, b, "ask for a proof of "+txid.String(), func(ctx context.Context, s chain.Backend) (*chain.Proof, error) {
-		if prover, ok := s.(chain.Prover); ok {
-			p, err := prover.Proof(ctx, txid)
-			if err == nil && p == nil {
-				err = fmt.Errorf("no proof and no error: %w", errLie)
+	var elsewhere *chain.Proof
+	p, err := ask(ctx, b, "ask for a proof of "+txid.String(), func(ctx context.Context, s chain.Backend) (*chain.Proof, error) {
+		st, err := proofOf(ctx, s, txid)
+		switch {
+		case err == nil && st.Proof == nil:
+			return nil, fmt.Errorf("%s, without a proof: %w", st.State, chain.ErrNotFound)
+		case err == nil && !b.leadsHome(ctx, s, txid, st):
+			if elsewhere == nil {
+				elsewhere = st.Proof
 			}
-			if !errors.Is(err, chain.ErrUnsupported) {
-				return p, err
-			}
-		}
-		st, err := s.Status(ctx, txid)
-		if err == nil {
-			err = checkStatus(st)
-		}
-		if err == nil && st.Proof == nil {
-			err = fmt.Errorf("%s, without a proof: %w", st.State, chain.ErrNotFound)
+			return nil, errElsewhere
 		}
 		return st.Proof, err
 	})
+	if err != nil && elsewhere != nil && ctx.Err() == nil {
+		return elsewhere, nil // nobody has a better one
+	}
+	return p, err
+}
+
+// proofOf asks one service for a proof, as the only thing of a status or with
+// all of it.
+func proofOf(ctx context.Context, s chain.Backend, txid bsv.Txid) (chain.Status, error) {
+	if prover, ok := s.(chain.Prover); ok {
+		p, err := prover.Proof(ctx, txid)
+		if !errors.Is(err, chain.ErrUnsupported) {
+			return chain.Status{State: chain.Mined, Proof: p}, err
+		}
+	}
+	st, err := s.Status(ctx, txid)
+	if err == nil {
+		err = checkStatus(st)
+	}
+	return st, err
+}
+
+// leadsHome reports whether the proof that a service gave ends in one of the
+// headers, or there are none.
+func (b *Backend) leadsHome(ctx context.Context, s chain.Backend, txid bsv.Txid, st chain.Status) bool {
+	if b.opt.Headers == nil || b.isKnown(txid, st) {
+		return true
+	}
+	if _, ok := b.opt.Headers.Tip(); !ok {
+		return false // it takes long to begin
+	}
+	if _, err := st.Proof.Root(txid); err != nil {
+		return false
+	}
+	// A block that has just been found. What is wrong with a service's headers is
+	// for others to say.
+	own, cancel := context.WithTimeout(ctx, b.opt.Timeout)
+	defer cancel()
+	if _, err := b.opt.Headers.Sync(own, s); errors.Is(err, chain.ErrUnsupported) {
+		_, _ = b.opt.Headers.Sync(own, b)
+	}
+	return b.isKnown(txid, st)
+}
+
+func (b *Backend) isKnown(txid bsv.Txid, s chain.Status) bool {
+	for _, hash := range []chain.Hash{s.Proof.Block, s.Block} {
+		if h, ok := b.opt.Headers.Find(hash); ok && s.Proof.Check(txid, h) == nil {
+			return true
+		}
+	}
+	for _, height := range []uint32{s.Proof.Height, s.Height} {
+		if h, ok := b.opt.Headers.At(height); ok && s.Proof.Check(txid, h) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Status implements chain.Backend.
@@ -72,11 +126,11 @@ func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, erro
 // transaction has lost.
 func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status, lost bool, err error) {
 	problems := trouble{question: "ask for the status of " + txid.String()}
-	answers := 0
+	answers, home := 0, false
 	var competing []bsv.Txid
 	candidates, up := b.candidates()
 	for i, s := range candidates {
-		if best.Proof != nil || i >= up && answers > 0 {
+		if home || i >= up && answers > 0 {
 			break
 		}
 		st, err := call(ctx, b, s, func(ctx context.Context, s chain.Backend) (chain.Status, error) {
@@ -99,7 +153,8 @@ func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status,
 		answers++
 		lost = lost || st.State == chain.Conflicted
 		competing = append(competing, st.Competing...)
-		if rank(st) > rank(best) {
+		home = st.Proof != nil && b.leadsHome(ctx, s.Backend, txid, st)
+		if home || rank(st) > rank(best) {
 			best = st
 		}
 	}
@@ -155,7 +210,8 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 		return struct{}{}, s.Broadcast(ctx, tx, prev)
 	}
 	problems := trouble{question: "broadcast " + txid.String()}
-	var first error
+	var verdict error
+	var reason chain.Reason // of verdict
 	candidates, up := b.candidates()
 	for i, s := range candidates {
 		_, err := call(ctx, b, s, send)
@@ -165,11 +221,11 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 			b.tell(ctx, candidates[min(i+1, up):up], send)
 			return nil
 		case errors.As(err, &rejected):
-			if first == nil {
-				first = fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, rejected)
+			if verdict == nil || outweighs(rejected.Reason, reason) {
+				verdict, reason = fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, rejected), rejected.Reason
 			}
 			if rejected.Reason == chain.Invalid && prev != nil && bsv.VerifyInputs(tx, prev) != nil {
-				return first
+				return verdict
 			}
 		case ctx.Err() != nil:
 			return fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, err)
@@ -177,10 +233,20 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 			problems.add(s.Name, err)
 		}
 	}
-	if first != nil {
-		return first
+	if verdict != nil {
+		return verdict
 	}
 	return problems.err()
+}
+
+// outweighs reports whether a later service's reason counts in the place of an
+// earlier one's. Missing inputs are unknown or spent, and who says that they are
+// spent knows more. Otherwise one service alone does not make a refusal final.
+func outweighs(later, earlier chain.Reason) bool {
+	if earlier == chain.MissingInputs || later == chain.MissingInputs {
+		return later == chain.DoubleSpend || earlier == chain.Invalid
+	}
+	return earlier.Final() && !later.Final()
 }
 
 // tell hands a transaction that the network has to further services.
