@@ -58,3 +58,25 @@ func (c *Chain) InMemory() (recent, old int) {
 	defer c.mu.Unlock()
 	return len(c.recent), len(c.old)
 }
+
+// BreakStore makes the next n writes fail after they have written half.
+func (c *Chain) BreakStore(n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.store = &broken{store: c.store, left: n, err: err}
+}
+
+type broken struct {
+	store
+	left int
+	err  error
+}
+
+func (b *broken) WriteAt(p []byte, at int64) (int, error) {
+	if b.left == 0 {
+		return b.store.WriteAt(p, at)
+	}
+	b.left--
+	n, _ := b.store.WriteAt(p[:len(p)/2], at)
+	return n, b.err
+}

@@ -157,3 +157,60 @@ func TestMemoryIsBounded(t *testing.T) {
 }
 
 var _ headers.Source = (chain.Backend)(nil)
+
+// A disk that is full loses nothing: the chain stays what it was, also in the
+// file, and goes on when there is room.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	m := regtest(t, 1200)
+	path := filepath.Join(t.TempDir(), "headers")
+	c := open(t, path, headers.Options{})
+	s := m.source()
+	s.tip = 1000
+	synced(t, c, s)
+	s.tip = 1200
+	full := errors.New("no space left")
+	other := m.fork(300, 200, 1, steady) // 1000 - 900 of ours are replaced
+	for _, from := range []headers.Source{&batch{source: s, most: 2000}, &batch{source: other.source(), most: 2000}} {
+		c.BreakStore(1, full)
+		if tip, err := c.Sync(t.Context(), from); !errors.Is(err, full) || tip != m.at(1000) {
+			t.Fatal(tip, err)
+		}
+	}
+	again := open(t, path, headers.Options{})
+	if tip, _ := again.Tip(); tip.Height < 1000 || tip != m.at(tip.Height) {
+		t.Fatal(tip) // what was written before the error may be there
+	}
+	synced(t, c, s)
+	holds(t, c, m, 0)
+}
+
+func FuzzFile(f *testing.F) {
+	m := regtest(f, 5)
+	path := filepath.Join(f.TempDir(), "headers")
+	c := open(f, path, headers.Options{})
+	synced(f, c, m.source())
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:100])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, content []byte) {
+		path := filepath.Join(t.TempDir(), "headers")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, path, headers.Options{})
+		tip, ok := c.Tip()
+		if !ok {
+			t.Fatal("no tip")
+		}
+		for height := range tip.Height + 1 {
+			if h, ok := c.At(height); !ok || h.CheckHash() != nil || h.Height != height {
+				t.Fatal(h, ok)
+			}
+		}
+	})
+}
