@@ -62,7 +62,7 @@ cross:
 	@du -m $(BUILD)/linux-*/*
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 3x ./appliance/seed ./cmd/bitcdnd ./payments/bsv ./payments/ledger ./storage/db
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./appliance/seed ./cmd/bitcdnd ./payments/bsv ./payments/chain/headers ./payments/ledger ./storage/db
 
 fuzz:
 	@set -e; for pkg in $$($(GO) list ./...); do \
