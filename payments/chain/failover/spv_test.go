@@ -41,7 +41,7 @@ func TestConformanceWithLies(t *testing.T) {
 		faulty.FalseConflict: 0.3,
 		faulty.Unavailable:   0.05, faulty.Lost: 0.05, faulty.Busy: 0.05, faulty.Timeout: 0.005,
 	}
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			c := memory.New(clock)
