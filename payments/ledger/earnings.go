@@ -63,8 +63,10 @@ type Totals struct {
 	Royalty            money.Satoshis // paid to creators by those channels
 	OnChain            money.Satoshis // earnings in coins that are not swept, in a block or not
 	Confirmed          money.Satoshis // the part of OnChain that is in a block
-	Swept              money.Satoshis // paid out to the owner
+	Swept              money.Satoshis // paid out to the owner, on its way or in a block
 	SweepFees          money.Satoshis
+	// The parts of Swept and SweepFees that are in a block.
+	SweptMined, SweepFeesMined money.Satoshis
 
 	Bought      money.Satoshis // paid as the payer, royalties included
 	ChannelFees money.Satoshis // borne as the payer, of settled channels and of fundings
@@ -101,6 +103,13 @@ func (l *Ledger) totals(ctx context.Context) (Totals, error) {
 	}
 	err = l.db.Read().QueryRowContext(ctx, `SELECT coalesce(sum(payee + creator), 0) FROM channels
 		WHERE role = 1 AND state NOT IN ('refunded', 'failed')`).Scan(&t.Bought)
+	if err != nil {
+		return Totals{}, err
+	}
+	err = l.db.Read().QueryRowContext(ctx, `SELECT coalesce(sum(CASE WHEN account = 'payouts' THEN amount END), 0),
+		coalesce(sum(CASE WHEN account = 'fees:sweep' THEN amount END), 0)
+		FROM entries WHERE account IN ('payouts', 'fees:sweep')
+		AND txid IN (SELECT txid FROM outgoing WHERE state = 'mined')`).Scan(&t.SweptMined, &t.SweepFeesMined)
 	if err != nil {
 		return Totals{}, err
 	}

@@ -245,9 +245,19 @@ func TestEarnings(t *testing.T) {
 		Reserve: []ledger.Reservation{{Coins: []ledger.Outpoint{{Txid: txid}}, By: sweep}},
 		Outbox:  []ledger.Outgoing{{Txid: sweep, Raw: []byte("sweep"), Purpose: ledger.Sweep, Fee: 20}},
 	}))
+	inBlocks := func(swept, fees money.Satoshis) {
+		t.Helper()
+		if totals, err := l.Totals(ctx); err != nil || totals.SweptMined != swept || totals.SweepFeesMined != fees {
+			t.Errorf("paid out in blocks: %v and fees of %v, %v", totals.SweptMined, totals.SweepFeesMined, err)
+		}
+	}
 	expect("payout stored", 0, 5000, 0, 4980, 20)
+	inBlocks(0, 0)
+	set(sweep, ledger.Seen, 0)
+	inBlocks(0, 0)
 	set(sweep, ledger.Mined, 112)
 	expect("payout mined", 0, 5000, 0, 4980, 20)
+	inBlocks(4980, 20)
 
 	// Every satoshi of it leads to a channel, a title and a transaction.
 	entries, err := l.Entries(ctx, ledger.EntryFilter{Channel: &c.ID, Account: ledger.AccountSales})

@@ -238,6 +238,13 @@ func TestTotalsBy(t *testing.T) {
 		out.Reset()
 		must(t, by(write))
 		golden(t, "totals_"+name+".json", out.Bytes())
+		var again bytes.Buffer
+		for dec := json.NewDecoder(&out); dec.More(); {
+			var total ledger.Total
+			must(t, dec.Decode(&total))
+			must(t, json.NewEncoder(&again).Encode(total))
+		}
+		golden(t, "totals_"+name+".json", again.Bytes())
 		var sum ledger.Total
 		must(t, by(func(total ledger.Total) error {
 			sum.Settled += total.Settled

@@ -3,7 +3,9 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -14,11 +16,13 @@ type Total struct {
 	Title    [20]byte
 	Name     string
 	Channel  [32]byte // of TotalsByChannel
+	Creator  string   // for who lists royalties in this form: the creator's address
 	Channels int      // how many there are in it; not told by TotalsByDay
 	// What payers paid this node: settled by a transaction in a block, by one
 	// that is not in a block yet, and in channels that are not settled.
 	Settled, OnTheWay, Open int64
 	Royalty                 int64 // paid to creators by those channels
+	RoyaltySettled          int64 // with Creator: the part of Royalty that is in a block
 	Bytes                   int64 // paid for by them
 	Bought                  int64 // paid by this node, royalties included
 	Fees                    int64 // to miners, of channels and, by day, of payments
@@ -26,30 +30,64 @@ type Total struct {
 	PayingOut               int64 // by day: the same on its way
 }
 
+// totalJSON is a Total as it is written.
+type totalJSON struct {
+	Day            string `json:"day,omitempty"`
+	Channel        string `json:"channel,omitempty"`
+	InfoHash       string `json:"info_hash,omitempty"`
+	Name           string `json:"name,omitempty"`
+	Creator        string `json:"creator,omitempty"`
+	Channels       int    `json:"channels,omitempty"`
+	Settled        int64  `json:"settled"`
+	OnTheWay       int64  `json:"on_the_way"`
+	Open           int64  `json:"open"`
+	Royalty        int64  `json:"royalty"`
+	RoyaltySettled int64  `json:"royalty_settled,omitempty"`
+	Bytes          int64  `json:"bytes"`
+	Bought         int64  `json:"bought"`
+	Fees           int64  `json:"fees"`
+	PaidOut        int64  `json:"paid_out"`
+	PayingOut      int64  `json:"paying_out"`
+}
+
 // MarshalJSON writes the total with hashes in hexadecimal, and what does not
 // belong to its kind left out.
 func (t Total) MarshalJSON() ([]byte, error) {
-	day := ""
+	v := totalJSON{Channel: hexOf(t.Channel[:]), InfoHash: hexOf(t.Title[:]), Name: t.Name, Creator: t.Creator, Channels: t.Channels,
+		Settled: t.Settled, OnTheWay: t.OnTheWay, Open: t.Open, Royalty: t.Royalty, RoyaltySettled: t.RoyaltySettled, Bytes: t.Bytes,
+		Bought: t.Bought, Fees: t.Fees, PaidOut: t.PaidOut, PayingOut: t.PayingOut}
 	if !t.Day.IsZero() {
-		day = t.Day.UTC().Format(time.DateOnly)
+		v.Day = t.Day.UTC().Format(time.DateOnly)
 	}
-	return json.Marshal(struct {
-		Day       string `json:"day,omitempty"`
-		Channel   string `json:"channel,omitempty"`
-		InfoHash  string `json:"info_hash,omitempty"`
-		Name      string `json:"name,omitempty"`
-		Channels  int    `json:"channels,omitempty"`
-		Settled   int64  `json:"settled"`
-		OnTheWay  int64  `json:"on_the_way"`
-		Open      int64  `json:"open"`
-		Royalty   int64  `json:"royalty"`
-		Bytes     int64  `json:"bytes"`
-		Bought    int64  `json:"bought"`
-		Fees      int64  `json:"fees"`
-		PaidOut   int64  `json:"paid_out"`
-		PayingOut int64  `json:"paying_out"`
-	}{day, hexOf(t.Channel[:]), hexOf(t.Title[:]), t.Name, t.Channels, t.Settled, t.OnTheWay, t.Open, t.Royalty, t.Bytes,
-		t.Bought, t.Fees, t.PaidOut, t.PayingOut})
+	return json.Marshal(v)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (t *Total) UnmarshalJSON(b []byte) error {
+	var v totalJSON
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	*t = Total{Name: v.Name, Creator: v.Creator, Channels: v.Channels, Settled: v.Settled, OnTheWay: v.OnTheWay, Open: v.Open,
+		Royalty: v.Royalty, RoyaltySettled: v.RoyaltySettled, Bytes: v.Bytes, Bought: v.Bought, Fees: v.Fees, PaidOut: v.PaidOut,
+		PayingOut: v.PayingOut}
+	var err error
+	if v.Day != "" {
+		t.Day, err = time.Parse(time.DateOnly, v.Day)
+	}
+	return errors.Join(err, unhex(t.Channel[:], v.Channel), unhex(t.Title[:], v.InfoHash))
+}
+
+// unhex reads what hexOf writes.
+func unhex(into []byte, text string) error {
+	if text == "" {
+		return nil
+	}
+	if len(text) != hex.EncodedLen(len(into)) {
+		return fmt.Errorf("%d digits, want %d", len(text), hex.EncodedLen(len(into)))
+	}
+	_, err := hex.Decode(into, []byte(text))
+	return err
 }
 
 // channelTotal are the numbers of a Total, given shares s of channels c with
