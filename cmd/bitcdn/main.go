@@ -87,7 +87,7 @@ func hintFor(err error) string {
 	case errors.Is(err, box.ErrRunning):
 		return "wait for the other command to end"
 	case errors.Is(err, chain.ErrUnavailable):
-		return "name a node that answers with --node http://user:password@host:port"
+		return "name a node that answers with --node http://user:password@host:port, or services with --services FILE"
 	case errors.Is(err, publish.ErrFileType), errors.Is(err, publish.ErrChanged), errors.Is(err, catalog.ErrManifestSyntax), errors.Is(err, wallet.ErrNetwork), errors.Is(err, money.ErrRange):
 		return ""
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/bitcdn/bitcdn/appliance/box"
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
-	"github.com/bitcdn/bitcdn/payments/chain/node"
+	"github.com/bitcdn/bitcdn/payments/chain/services"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/paylink"
@@ -24,18 +24,20 @@ import (
 
 // purseFlags say which wallet pays, and where the chain is seen.
 type purseFlags struct {
-	data    *string
-	network *string
-	node    *string
-	verbose *bool
+	data     *string
+	network  *string
+	node     *string
+	services *string
+	verbose  *bool
 }
 
 func addPurseFlags(flags *pflag.FlagSet) purseFlags {
 	return purseFlags{
-		data:    flags.String("data", defaultData(), "`folder` with the wallet and unfinished downloads; env BITCDN_DATA"),
-		network: flags.String("network", environment("BITCDN_NETWORK", "main"), "main, test or regtest; env BITCDN_NETWORK"),
-		node:    flags.String("node", os.Getenv("BITCDN_NODE"), "`URL` of a node's JSON-RPC, http://user:password@host:port; env BITCDN_NODE"),
-		verbose: flags.BoolP("verbose", "v", false, "log what happens"),
+		data:     flags.String("data", defaultData(), "`folder` with the wallet and unfinished downloads; env BITCDN_DATA"),
+		network:  flags.String("network", environment("BITCDN_NETWORK", "main"), "main, test or regtest; env BITCDN_NETWORK"),
+		node:     flags.String("node", os.Getenv("BITCDN_NODE"), "`URL` of a node's JSON-RPC, http://user:password@host:port, instead of the network's public services; env BITCDN_NODE"),
+		services: flags.String("services", os.Getenv("BITCDN_SERVICES"), "`file` that names the chain services: [[service]] tables of kind (arc, whatsonchain, node), url and key; env BITCDN_SERVICES"),
+		verbose:  flags.BoolP("verbose", "v", false, "log what happens"),
 	}
 }
 
@@ -78,6 +80,7 @@ func (f purseFlags) log(w io.Writer) *slog.Logger {
 type purse struct {
 	network bsv.Network
 	chain   chain.Backend
+	view    *services.View // closed with the purse
 	ledger  *ledger.Ledger
 	wallet  *wallet.Wallet
 	outbox  *wallet.Outbox
@@ -87,6 +90,29 @@ type purse struct {
 
 var errNoNode = fmt.Errorf("no node is named, so the chain cannot be asked: %w", chain.ErrUnavailable)
 
+// chainServices are the services that the flags name, or the network's public
+// ones, of which there are none on regtest.
+func (f purseFlags) chainServices(network bsv.Network) (list []services.Service, err error) {
+	switch {
+	case *f.node != "" && *f.services != "":
+		return nil, fmt.Errorf("%w: --node and --services say different things", errUsage)
+	case *f.node != "":
+		list = []services.Service{{Kind: services.Node, URL: *f.node}}
+		if err := list[0].Check(); err != nil {
+			return nil, fmt.Errorf("%w: --node: %w", errUsage, err)
+		}
+	case *f.services != "":
+		if list, err = services.Load(*f.services); err != nil {
+			return nil, fmt.Errorf("%w: --services: %w", errUsage, err)
+		}
+	default:
+		if list = services.Defaults(network); len(list) == 0 {
+			return nil, errNoNode
+		}
+	}
+	return list, nil
+}
+
 // openPurse opens the money in a folder; a new wallet is made where there is
 // none, and its words are shown.
 func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error) {
@@ -94,15 +120,11 @@ func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error
 	if err != nil {
 		return nil, err
 	}
-	if *f.node == "" {
-		return nil, errNoNode
+	list, err := f.chainServices(network)
+	if err != nil {
+		return nil, err
 	}
 	p := &purse{network: network, stop: func() {}}
-	backend, err := node.Dial(*f.node, node.Options{})
-	if err != nil {
-		return nil, fmt.Errorf("%w: --node: %w", errUsage, err)
-	}
-	p.chain = backend
 	if err := os.MkdirAll(*f.data, 0o700); err != nil {
 		return nil, err
 	}
@@ -115,6 +137,11 @@ func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error
 		}
 	}()
 	log := f.log(io.err)
+	p.view, err = services.Open(ctx, services.Config{Network: network, Services: list, Headers: filepath.Join(*f.data, "headers.dat"), Clock: time.Now, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	p.chain = p.view
 	if p.ledger, err = ledger.Open(ctx, filepath.Join(*f.data, "money.db"), time.Now); err != nil {
 		return nil, err
 	}
@@ -193,6 +220,9 @@ func (p *purse) close() {
 	p.stop()
 	if p.ledger != nil {
 		_ = p.ledger.Close() // everything that matters was durable before
+	}
+	if p.view != nil {
+		_ = p.view.Close() // headers can be fetched again
 	}
 	if p.lock != nil {
 		_ = p.lock.Close()
