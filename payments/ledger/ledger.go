@@ -73,11 +73,14 @@ type Options struct {
 	// Interval is the shortest time between two flushes of the disk, which a
 	// payment waits for; db.DefaultInterval where it is zero.
 	Interval time.Duration
+	// Wrote, where it is set, is told each time whether the disk took a change,
+	// as db.Options.Wrote is.
+	Wrote func(error)
 }
 
 // OpenWith is Open with options.
 func OpenWith(ctx context.Context, path string, clock func() time.Time, opt Options) (*Ledger, error) {
-	return open(ctx, path, clock, db.Options{Durable: true, Interval: opt.Interval})
+	return open(ctx, path, clock, db.Options{Durable: true, Interval: opt.Interval, Wrote: opt.Wrote})
 }
 
 func open(ctx context.Context, path string, clock func() time.Time, opt db.Options) (*Ledger, error) {
@@ -103,6 +106,15 @@ func (l *Ledger) Close() error { return l.db.Close() }
 
 // Backup writes a copy of the ledger, as of one moment, to the file at path.
 func (l *Ledger) Backup(ctx context.Context, path string) error { return l.db.Backup(ctx, path) }
+
+// TryWrite makes a change that changes nothing, to find out whether the disk
+// takes one.
+func (l *Ledger) TryWrite(ctx context.Context) error {
+	if err := l.db.TryWrite(ctx); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	return nil
+}
 
 // Commits returns how many flushes of the disk the ledger has needed since it
 // was opened.

@@ -103,6 +103,9 @@ type Options struct {
 	// Cache is the most memory in bytes that each connection keeps pages in;
 	// DefaultCache where it is zero.
 	Cache int
+	// Wrote, where it is set, is told each time whether the disk took what was
+	// written: nil, or why not. It must not block, nor use the database.
+	Wrote func(error)
 }
 
 // DB is an open database. Its methods may be called from several goroutines.
@@ -111,6 +114,7 @@ type DB struct {
 	writer   *sql.DB // of one connection
 	reader   *sql.DB
 	interval time.Duration
+	wrote    func(error)
 
 	jobs    chan *job
 	closing chan struct{}
@@ -146,6 +150,9 @@ func open(ctx context.Context, path string, opt Options) (*DB, error) {
 	if opt.Cache <= 0 {
 		opt.Cache = DefaultCache
 	}
+	if opt.Wrote == nil {
+		opt.Wrote = func(error) {}
+	}
 	writer, err := driver.Open(source(path, opt, false))
 	if err != nil {
 		return nil, err
@@ -155,6 +162,7 @@ func open(ctx context.Context, path string, opt Options) (*DB, error) {
 		path:     path,
 		writer:   writer,
 		interval: opt.Interval,
+		wrote:    opt.Wrote,
 		jobs:     make(chan *job),
 		closing:  make(chan struct{}),
 		stopped:  make(chan struct{}),
@@ -271,6 +279,17 @@ func (d *DB) Close() error {
 		return fmt.Errorf("close database %s: %w", d.path, classify(err))
 	}
 	return nil
+}
+
+// ofDisk says whether an error is one of the disk or the file, and not of what
+// was to be written.
+func ofDisk(err error) bool {
+	for _, code := range []sqlite3.ErrorCode{sqlite3.FULL, sqlite3.IOERR, sqlite3.READONLY, sqlite3.CANTOPEN, sqlite3.CORRUPT, sqlite3.NOTADB, sqlite3.PROTOCOL} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
 }
 
 // classify puts the errors that a caller can do something about in front of

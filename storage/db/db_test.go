@@ -393,6 +393,52 @@ func TestCheckFindsDamage(t *testing.T) {
 }
 
 // Readers see the last flush and do not wait for a write that is under way.
+// A disk that takes nothing more is told of, and that it takes something again.
+func TestDiskIsToldOf(t *testing.T) {
+	var told []error
+	path := filepath.Join(t.TempDir(), "full.db")
+	d := open(t, path, db.Options{Interval: time.Nanosecond, Wrote: func(err error) { told = append(told, err) }})
+	ctx := t.Context()
+	pages := func(most string) func(*sql.Tx) error {
+		return func(tx *sql.Tx) error {
+			_, err := tx.Exec(`PRAGMA max_page_count = ` + most)
+			return err
+		}
+	}
+	large := func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO numbers (note) VALUES (printf('%.*c', 100000, 'x'))`)
+		return err
+	}
+	errOwn := errors.New("not wanted")
+	for _, step := range []struct {
+		fn   func(*sql.Tx) error
+		want error
+	}{{pages("1"), nil}, {large, db.ErrFull}, {func(*sql.Tx) error { return errOwn }, errOwn}, {pages("100000"), nil}, {large, nil}} {
+		if err := d.Write(ctx, step.fn); !errors.Is(err, step.want) {
+			t.Fatalf("%v, want %v", err, step.want)
+		}
+	}
+	before, err := os.Stat(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.TryWrite(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path + "-wal"); err != nil || after.Size() <= before.Size() {
+		t.Error("nothing was written", err)
+	}
+	want := []error{nil, db.ErrFull, nil, nil, nil}
+	if len(told) != len(want) {
+		t.Fatalf("told %v", told)
+	}
+	for i := range want {
+		if !errors.Is(told[i], want[i]) {
+			t.Errorf("told %v as number %d, want %v", told[i], i, want[i])
+		}
+	}
+}
+
 func TestReadersDoNotWait(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "x.db"), db.Options{})
 	err := d.Write(context.Background(), func(tx *sql.Tx) error {

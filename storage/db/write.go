@@ -76,6 +76,19 @@ func (d *DB) Write(ctx context.Context, fn func(*sql.Tx) error) error {
 	return j.err
 }
 
+// TryWrite makes a Write that changes nothing, to find out whether the disk
+// takes one.
+func (d *DB) TryWrite(ctx context.Context) error {
+	return d.Write(ctx, func(tx *sql.Tx) error {
+		var version int
+		if err := tx.QueryRow(`PRAGMA user_version`).Scan(&version); err != nil {
+			return err
+		}
+		_, err := tx.Exec(fmt.Sprintf(`PRAGMA user_version = %d`, version))
+		return err
+	})
+}
+
 // run is the goroutine that owns the writing connection.
 func (d *DB) run() {
 	defer close(d.stopped)
@@ -170,10 +183,15 @@ func (j *job) finished() bool {
 func (d *DB) round(live []*job) (done []*job, failed *job, err error) {
 	tx, err := d.writer.BeginTx(context.Background(), nil)
 	if err != nil {
-		return live, nil, fmt.Errorf("begin: %w", classify(err))
+		err = fmt.Errorf("begin: %w", classify(err))
+		d.wrote(err)
+		return live, nil, err
 	}
 	for _, j := range live {
 		err := part(tx, j.fn)
+		if ofDisk(err) {
+			d.wrote(classify(err))
+		}
 		switch {
 		case err == nil:
 			done = append(done, j)
@@ -192,8 +210,11 @@ func (d *DB) round(live []*job) (done []*job, failed *job, err error) {
 	}
 	d.commits.n.Add(1)
 	if err := tx.Commit(); err != nil {
-		return done, nil, fmt.Errorf("commit: %w", classify(err))
+		err = fmt.Errorf("commit: %w", classify(err))
+		d.wrote(err)
+		return done, nil, err
 	}
+	d.wrote(nil)
 	return done, nil, nil
 }
 
