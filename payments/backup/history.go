@@ -1,0 +1,83 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bitcdn/bitcdn/payments/ledger"
+	"github.com/bitcdn/bitcdn/storage/durable"
+)
+
+// WriteHistory writes a backup of the kind History to w. A copy of the ledger
+// lies in the folder scratch meanwhile, readable by its owner only.
+func WriteHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, scratch string, now time.Time, random io.Reader) error {
+	if err := writeHistory(ctx, w, k, l, scratch, now, random); err != nil {
+		return fmt.Errorf("write backup of the whole ledger: %w", err)
+	}
+	return nil
+}
+
+func writeHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, scratch string, now time.Time, random io.Reader) error {
+	path := filepath.Join(scratch, "backup.tmp")
+	defer os.Remove(path)
+	if err := l.Backup(ctx, path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return pack(w, k, History, now, random, func(w io.Writer) error {
+		_, err := io.Copy(w, untilDone{ctx, f})
+		return err
+	})
+}
+
+// untilDone is a Reader that ends with its context.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r untilDone) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
+}
+
+// RestoreHistory writes the database file of a backup of the kind History to a
+// path where there is none. All of the backup has been checked when the file is
+// there. Errors are those of Read.
+func RestoreHistory(ctx context.Context, r io.Reader, k *Key, path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("restore ledger: %s: %w", path, ErrLedgerThere)
+	}
+	err := durable.ReplaceWith(path, 0o600, func(w io.Writer) error { return CheckHistory(ctx, r, k, w) })
+	if err != nil {
+		return fmt.Errorf("restore ledger: %w", err)
+	}
+	return nil
+}
+
+// CheckHistory reads a backup of the kind History whole and writes its database
+// to w, of which nothing may be used before CheckHistory returns nil.
+func CheckHistory(ctx context.Context, r io.Reader, k *Key, w io.Writer) error {
+	return unpack(r, k, History, func(_ Header, r io.Reader) error {
+		_, err := io.Copy(w, untilDone{ctx, r})
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrDamaged) {
+			var path *os.PathError
+			if errors.As(err, &path) {
+				return err // of the disk that is written to
+			}
+			return readError(err)
+		}
+		return err
+	})
+}
