@@ -35,6 +35,7 @@ type file struct {
 	// may know of an earlier one.
 	Restored  bool         `toml:"restored"`
 	RestoreID string       `toml:"restore_id,omitempty"`
+	Used      bool         `toml:"used,omitempty" comment:"there has been a ledger for this wallet"`
 	Locked    *lockedWords `toml:"locked,omitempty" comment:"the words, locked with a passphrase"`
 }
 
@@ -195,6 +196,20 @@ func setPassphrase(ctx context.Context, dir, passphrase string, present func() (
 		}
 		f.Version, f.Words = lockedVersion, ""
 	}
+	return replaceFile(ctx, dir, f)
+}
+
+// markUsed notes in the wallet's file that there is a ledger for it.
+func markUsed(ctx context.Context, dir string) error {
+	f, err := readFile(dir)
+	if err != nil {
+		return err
+	}
+	f.Used = true
+	return replaceFile(ctx, dir, f)
+}
+
+func replaceFile(ctx context.Context, dir string, f file) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package wallet_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -345,5 +346,40 @@ func TestOpenWords(t *testing.T) {
 			p.Errorf("no words: %v", err)
 		}
 		p.must(l.Close())
+	})
+}
+
+// A wallet's file that outlives its ledger has used its keys.
+func TestLostLedger(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.earned(1, 5000)
+		used, err := r.wallet.NextIndex(r.ctx, wallet.BranchChannel)
+		r.must(err)
+		dir := r.TempDir()
+		text, err := os.ReadFile(filepath.Join(r.dir, wallet.FileName))
+		r.must(err)
+		r.must(os.WriteFile(filepath.Join(dir, wallet.FileName), text, 0o600))
+		for range 2 {
+			l, err := ledger.Open(r.ctx, filepath.Join(dir, "money.db"), time.Now)
+			r.must(err)
+			w, err := wallet.Open(r.ctx, dir, l, r.chain, wallet.Options{Clock: time.Now, Gap: 100})
+			r.must(err)
+			if _, err := w.NextIndex(r.ctx, wallet.BranchChannel); !errors.Is(err, wallet.ErrNotScanned) {
+				r.Errorf("a key before the chain was looked at: %v", err)
+			}
+			r.must(l.Close())
+		}
+		l, err := ledger.Open(r.ctx, filepath.Join(dir, "money.db"), time.Now)
+		r.must(err)
+		defer l.Close()
+		w, err := wallet.Open(r.ctx, dir, l, r.chain, wallet.Options{Clock: time.Now, Gap: 100})
+		r.must(err)
+		r.must(w.Refresh(r.ctx))
+		if index, err := w.NextIndex(r.ctx, wallet.BranchChannel); err != nil || index <= used {
+			r.Errorf("index %d, %v; %d was used", index, err, used)
+		}
+		if confirmed, _, err := w.Balance(r.ctx); confirmed != 5000 || err != nil {
+			r.Error(confirmed, err)
+		}
 	})
 }

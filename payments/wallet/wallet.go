@@ -96,6 +96,9 @@ type Options struct {
 	// Gap is how many channels' keys in a row may be unused before a Rescan takes
 	// the rest for unused too; 5,000 where it is zero, and at most ten million.
 	Gap uint32
+	// RestoreID, where it is set, says that the words were used outside this
+	// ledger, and names that occasion: see ErrNotScanned.
+	RestoreID string
 	// Scanning is told how far a Rescan has come, from its goroutine. It may be
 	// nil.
 	Scanning func(Scan)
@@ -158,7 +161,44 @@ func open(ctx context.Context, dir string, l *ledger.Ledger, c chain.Backend, op
 	if err := f.unlock(opt.Passphrase); err != nil {
 		return nil, err
 	}
-	return openFile(ctx, f, l, c, opt)
+	if err := usedBefore(ctx, &f, l, &opt); err != nil {
+		return nil, err
+	}
+	w, err := openFile(ctx, f, l, c, opt)
+	if err != nil || f.Used {
+		return w, err
+	}
+	return w, markUsed(ctx, dir)
+}
+
+// usedBefore finds out whether f's words were used with another ledger than
+// this one, as where the ledger is lost and the wallet's file is not.
+func usedBefore(ctx context.Context, f *file, l *ledger.Ledger, opt *Options) error {
+	if f.Restored {
+		return nil
+	}
+	if !f.Used {
+		f.Restored, f.RestoreID = opt.RestoreID != "", opt.RestoreID
+		return nil
+	}
+	// Before the wallet claims the ledger, so that nothing is forgotten when the
+	// program ends in between.
+	_, err := l.Claimed(ctx, walletClaim)
+	if errors.Is(err, ledger.ErrNotFound) {
+		_, err = l.Claim(ctx, restoredClaim, opt.now().UTC().Format(time.RFC3339))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = l.Claimed(ctx, restoredClaim)
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	f.Restored = err == nil
+	if opt.RestoreID != "" {
+		f.Restored, f.RestoreID = true, opt.RestoreID
+	}
+	return nil
 }
 
 // OpenWords opens the wallet of words that lie nowhere in its folder, as a
@@ -178,21 +218,11 @@ func openWords(ctx context.Context, words string, net bsv.Network, l *ledger.Led
 	if err != nil {
 		return nil, err
 	}
-	// Before the wallet claims the ledger, so that nothing is forgotten when the
-	// program ends in between.
-	if _, err := l.Claimed(ctx, walletClaim); errors.Is(err, ledger.ErrNotFound) {
-		_, err = l.Claim(ctx, restoredClaim, opt.now().UTC().Format(time.RFC3339))
-		if err != nil {
-			return nil, err
-		}
-	} else if err != nil {
+	f := file{Network: net, Words: words, Used: true}
+	if err := usedBefore(ctx, &f, l, &opt); err != nil {
 		return nil, err
 	}
-	_, err = l.Claimed(ctx, restoredClaim)
-	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
-		return nil, err
-	}
-	return openFile(ctx, file{Network: net, Words: words, Restored: err == nil}, l, c, opt)
+	return openFile(ctx, f, l, c, opt)
 }
 
 func (o *Options) now() time.Time {
