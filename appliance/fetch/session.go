@@ -74,6 +74,15 @@ func (s *session) Fail(reason error) {
 // Remote implements paylink.BuyerConn.
 func (s *session) Remote() netip.AddrPort { return s.addr }
 
+// Rest implements paylink.RestConn.
+func (s *session) Rest() int64 {
+	have, unknown := s.d.blocks.progress()
+	if unknown == 0 {
+		have = max(have, s.d.t.BytesCompleted()) // counts blocks of pieces that are not complete
+	}
+	return max(0, s.d.title.Length-have)
+}
+
 // hangUp closes the connection, from any goroutine.
 func (s *session) hangUp() {
 	// Closing takes the client's lock, which the caller may hold.

@@ -64,9 +64,10 @@ type Buyer struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	live claims[*purchase]
+
 	mu        sync.Mutex
 	purchases []*purchase
-	live      map[wire.ChannelID]*purchase
 	finishing bool
 	wasted    map[[33]byte]int // channels that came to nothing, by the seeder's identity
 	overLimit atomic.Bool
@@ -77,7 +78,7 @@ func NewBuyer(cfg BuyerConfig) *Buyer {
 	cfg.OpenTimeout = cmp.Or(cfg.OpenTimeout, 10*time.Second)
 	cfg.OpenPatience = cmp.Or(cfg.OpenPatience, 3*time.Second)
 	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, 10*time.Second)
-	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), live: make(map[wire.ChannelID]*purchase), wasted: make(map[[33]byte]int)}
+	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), wasted: make(map[[33]byte]int)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -151,10 +152,7 @@ func (b *Buyer) unspent(ctx context.Context, row ledger.Channel) (bool, error) {
 }
 
 func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint32) error {
-	b.mu.Lock()
-	busy := b.live[row.ID] != nil
-	b.mu.Unlock()
-	if busy {
+	if b.live.owner(row.ID) != nil {
 		return nil
 	}
 	tip := channel.Tip{Height: height}
@@ -257,24 +255,6 @@ func (b *Buyer) wastedOn(identity [33]byte) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.wasted[identity]
-}
-
-func (b *Buyer) claim(id wire.ChannelID, p *purchase) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.live[id] != nil {
-		return false
-	}
-	b.live[id] = p
-	return true
-}
-
-func (b *Buyer) release(id wire.ChannelID, p *purchase) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.live[id] == p {
-		delete(b.live, id)
-	}
 }
 
 func (b *Buyer) notify(p *purchase, format string, args ...any) {

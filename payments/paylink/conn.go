@@ -44,6 +44,14 @@ type BuyerConn interface {
 	Remote() netip.AddrPort
 }
 
+// RestConn is a BuyerConn that knows how much of the title has not come yet, from
+// whatever peer. What is bound in channels is reckoned from it; without it, from
+// what came over this connection.
+type RestConn interface {
+	// Rest is in bytes. It may block for a moment.
+	Rest() int64
+}
+
 // Title is what both ends of a sale know of the torrent that is sold.
 type Title struct {
 	InfoHash    [20]byte

@@ -121,3 +121,32 @@ const identityIndex = 0
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 }
+
+// about is the channel that a message is about; zero where it is about none.
+func about(m wire.Message) wire.ChannelID {
+	switch m := m.(type) {
+	case *wire.Open:
+		return channel.ID(bsv.Outpoint{Txid: m.FundingTxid, Index: m.FundingIndex})
+	case *wire.RefundSig:
+		return m.Channel
+	case *wire.Funded:
+		return m.Channel
+	case *wire.Ready:
+		return m.Channel
+	case *wire.Pay:
+		return m.Channel
+	case *wire.Ack:
+		return m.Channel
+	case *wire.Close:
+		return m.Channel
+	case *wire.Closed:
+		return m.Channel
+	case *wire.Resume:
+		return m.Channel
+	case *wire.Resumed:
+		return m.Last.Channel
+	case *wire.Refusal:
+		return m.Channel
+	}
+	return wire.ChannelID{}
+}

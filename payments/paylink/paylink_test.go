@@ -199,6 +199,7 @@ type link struct {
 	allowed int64
 	sent    int64
 	failed  error
+	stops   int // Stop was called
 	ready   chan struct{}
 }
 
@@ -242,7 +243,12 @@ func (l *link) Allow(total int64) {
 	l.changed.Broadcast()
 }
 
-func (l *link) Stop() { l.Allow(0) }
+func (l *link) Stop() {
+	l.mu.Lock()
+	l.stops++
+	l.mu.Unlock()
+	l.Allow(0)
+}
 
 // transfer moves n bytes of blocks as fast as the sale allows, or as far as it
 // does before give says that waiting is over.
@@ -421,36 +427,64 @@ func TestNothingAboveThePriceOrTheBudget(t *testing.T) {
 	})
 }
 
-// A channel that is used up gives way to another one, and every byte is paid
-// for in one of them.
+// A channel that is used up gives way to another one that is open by then: the
+// payer is never stopped, and every byte is paid for in one of them.
 func TestUsedUpChannelsGiveWay(t *testing.T) {
 	m := newMarket(t, 60_000, 2_000)
 	m.stop()
-	m.offer.MaxCapacity = m.offer.MinCapacity // of the title's 3,875 sat
+	m.offer.MinCapacity, m.offer.MaxCapacity = 900, 900 // of the title's 3,875 sat
 	m.startSeller()
+	opened := make(chan struct{}, 16)
 	b := m.buyer(70_000, paylink.NewBudget(100_000, 0), func(text string) {
+		t.Log(text)
 		if strings.HasPrefix(text, "channel open") {
 			m.chain.Mine(1)
+			opened <- struct{}{}
 		}
 	})
 	l := m.connect(b)
-	if moved := l.transfer(m.title.Length, nil); moved != m.title.Length {
+	<-opened
+	const channels = 5
+	for i := range channels - 1 {
+		l.transfer(m.title.Length*int64(i+1)/channels-l.sent, nil) // not the whole channel
+		select {
+		case <-opened:
+		case <-time.After(patience):
+			t.Fatalf("no channel takes the place of the one that is being used up; %d bytes came", l.sent)
+		}
+	}
+	if moved := l.transfer(m.title.Length-l.sent, nil); l.sent != m.title.Length {
 		t.Fatalf("moved %d bytes: %v", moved, l.failed)
+	}
+	if l.stops > 0 {
+		t.Errorf("the seller stopped %d times", l.stops)
 	}
 	if err := b.Finish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	l.close()
 	receipts, err := paylink.Receipts(t.Context(), m.client.ledger, m.title.InfoHash)
-	if err != nil || len(receipts) < 2 {
+	if err != nil || len(receipts) != channels {
 		t.Fatalf("receipts: %+v, %v", receipts, err)
 	}
-	var billed int64
+	var billed, served int64
 	for _, r := range receipts {
 		billed += r.Bytes
+		row, err := m.box.ledger.Channel(t.Context(), r.Channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served += state.Served
+		if state.Served != r.Bytes {
+			t.Errorf("%d bytes served on a channel that paid for %d", state.Served, r.Bytes)
+		}
 	}
-	if billed != m.title.Length {
-		t.Errorf("%d of %d bytes were paid for, in %d channels", billed, m.title.Length, len(receipts))
+	if billed != m.title.Length || served != m.title.Length {
+		t.Errorf("%d of %d bytes were paid for, %d served, in %d channels", billed, m.title.Length, served, len(receipts))
 	}
 }
 

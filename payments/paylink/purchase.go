@@ -29,6 +29,12 @@ type payerRun struct {
 	funding  *wallet.Funding // until its outbox row is stored
 	row      ledger.Channel
 	title    Title // of the connection; zero without one
+
+	// Where the channel's part of the connection begins, and what the machine
+	// had counted there.
+	from               int64
+	baseWire, basePaid int64
+	resuming           bool // a Resume was not answered yet
 }
 
 // step applies an event and makes its Stores durable, and returns the other
@@ -147,16 +153,16 @@ type purchase struct {
 	done      chan struct{}
 
 	// Below: the goroutine of run only.
-	payer     *payerRun
-	terms     *wire.Terms
-	tiedAt    int64 // connection's counts when the channel came to it
-	tiedPaid  int64
-	wireOff   int64 // channel's count minus connection's
-	payOff    int64
+	payers    []*payerRun // in the order in which bytes are paid for
+	from      int64       // of the connection's bytes, where the next channel's part begins
+	terms     *wire.Terms // the newest
+	unused    bool        // no channel was proposed for them
+	came      int64       // of the title over earlier connections, as far as channels tell
 	flushed   bool
 	blocked   bool // nothing more can be paid here
-	offers    int  // terms that came
-	resuming  bool // a Resume was not answered yet
+	enough    bool // no channel takes the place of the one that there is
+	offers    int  // terms that came since something was paid
+	earlier   bool // there may be channels of earlier connections
 	waiting   bool // for buyer.opening
 	holdsOpen bool
 	deadline  <-chan time.Time // for the refund's signature
@@ -166,8 +172,8 @@ type purchase struct {
 }
 
 const (
-	// maxTerms is how many offers are looked at on one connection; each is a
-	// question to the chain.
+	// maxTerms is how many offers are looked at on one connection without a
+	// payment; each is a question to the chain.
 	maxTerms = 32
 	// retryFunding is how long to wait for coins that another funding binds.
 	retryFunding = time.Second
@@ -242,7 +248,7 @@ func (p *purchase) run(ctx context.Context) {
 			return
 		case <-p.deadline:
 			p.buyer.notify(p, "did not sign the refund in time")
-			p.giveUp(ctx)
+			p.giveUp(ctx, p.opening())
 		case <-p.patience:
 			p.patience = nil
 			p.releaseOpening()
@@ -285,13 +291,14 @@ func (p *purchase) fail(err error) {
 
 // over says whether nothing more is to be done at the end.
 func (p *purchase) over() bool {
-	if p.payer == nil {
-		return true
-	}
-	switch p.payer.state.Phase {
+	return !slices.ContainsFunc(p.payers, func(r *payerRun) bool { return !p.isOver(r) })
+}
+
+func (p *purchase) isOver(r *payerRun) bool {
+	s := &r.state
+	switch s.Phase {
 	case channel.Open:
 		// Where the budget is used up some of it stays owed.
-		s := &p.payer.state
 		return !p.settle.Load() && p.flushed && (s.Settled() || p.blocked && s.Acked == s.Last.Seq)
 	case channel.Signed, channel.Funded:
 		return !p.settle.Load()
@@ -301,81 +308,115 @@ func (p *purchase) over() bool {
 	return true
 }
 
+// payer is the channel of this connection with a name, or nil.
+func (p *purchase) payer(id wire.ChannelID) *payerRun {
+	for _, r := range p.payers {
+		if r.state.ID() == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// opening is the channel whose funding nobody has seen yet, or nil.
+func (p *purchase) opening() *payerRun {
+	for _, r := range p.payers {
+		if r.funding != nil {
+			return r
+		}
+	}
+	return nil
+}
+
 func (p *purchase) take(ctx context.Context, got channel.Got) error {
-	refusal, _ := got.Msg.(*wire.Refusal)
 	if terms, ok := got.Msg.(*wire.Terms); ok {
 		return p.takeTerms(ctx, terms)
 	}
-	if refusal != nil && (p.payer == nil || refusal.Channel == p.payer.state.ID()) {
+	id := about(got.Msg)
+	r := p.payer(id)
+	if refusal, ok := got.Msg.(*wire.Refusal); ok && (r != nil || id == wire.ChannelID{}) {
 		p.buyer.notify(p, "%v", refusal)
 	}
-	if p.payer == nil {
-		return nil
+	if r == nil {
+		switch got.Msg.(type) {
+		case *wire.RefundSig, *wire.Ready, *wire.Ack, *wire.Resumed, *wire.Closed, *wire.Refusal:
+			return nil // about a channel that this connection had before
+		}
+		if len(p.payers) == 0 {
+			return nil
+		}
+		r = p.payers[0] // whose machine knows what to say to it
 	}
 	_, resumed := got.Msg.(*wire.Resumed)
-	if resumed && !p.resuming {
+	if resumed && !r.resuming {
 		return nil // it answers nothing
 	}
-	asked := p.resuming
-	before := p.payer.state
+	before := r.state
 	got.Title, got.Terms = p.title.InfoHash, p.terms
-	if err := p.step(ctx, got); err != nil {
+	if err := p.step(ctx, r, got); err != nil {
 		return err
 	}
-	if before.Phase == channel.Proposed && p.payer.state.Phase == channel.Signed {
-		if err := p.step(ctx, channel.FundingReady{}); err != nil {
+	if before.Phase == channel.Proposed && r.state.Phase == channel.Signed {
+		if err := p.step(ctx, r, channel.FundingReady{}); err != nil {
 			return err
 		}
 	}
-	switch after := p.payer.state.Phase; {
-	case before.Phase == channel.Proposed && after == channel.Funded:
-		p.deadline, p.patience = nil, nil
-		p.payer.funding = nil
-		p.releaseOpeningWhenSeen(ctx, p.payer.state.Open.FundingTxid)
-	case before.Phase == channel.Proposed && after == channel.Failed:
-		p.giveUp(ctx)
-		return nil
-	case p.payer.state.Refused:
-		// The seeder lost it, or never had it. The money comes back with the
-		// refund; this connection goes on with another channel.
-		p.buyer.waste(p.payer.state.Terms.Identity)
-		p.drop()
-		return p.next(ctx)
-	case after == channel.Closed && before.Phase != channel.Closed:
-		p.buyer.notify(p, "channel closed with %v by %v", p.payer.state.Spent(), p.payer.state.Close)
-		if p.payer.state.Spent() == 0 {
-			p.buyer.waste(p.payer.state.Terms.Identity)
-		}
-		p.drop()
-		if asked {
-			return p.next(ctx) // the offer of this connection stands
-		}
-		return nil
-	case resumed:
-		p.resuming = false
-		if after == channel.Open {
-			// The machine has struck what was on its way when the connection
-			// broke; what has come since counts from where it stands now.
-			p.wireOff = p.payer.state.Wire - p.tiedAt
-			p.payOff = p.payer.state.Payable - p.tiedPaid
-			p.buyer.notify(p, "goes on with the channel, %v paid so far", p.payer.state.Spent())
-		}
-	case after == channel.Open && before.Phase != channel.Open:
-		p.buyer.notify(p, "channel open, %v at %v", p.payer.state.Open.Capacity, p.terms.Ask+p.terms.Royalty)
-	case after == channel.Funded && refusal != nil && refusal.Code == wire.CodeUnavailable && refusal.Channel == p.payer.state.ID():
-		p.retry = time.After(p.buyer.cfg.RetryAfter)
+	if err := p.moved(ctx, r, before, got.Msg); err != nil {
+		return err
 	}
 	return p.pay(ctx)
 }
 
-// takeTerms looks at an offer, and goes on with a channel of before where this
-// seeder has one.
+// moved does what a channel's new phase asks for.
+func (p *purchase) moved(ctx context.Context, r *payerRun, before channel.Payer, msg wire.Message) error {
+	refusal, _ := msg.(*wire.Refusal)
+	_, resumed := msg.(*wire.Resumed)
+	s := &r.state
+	switch after := s.Phase; {
+	case before.Phase == channel.Proposed && after == channel.Funded:
+		p.deadline, p.patience = nil, nil
+		r.funding = nil
+		p.releaseOpeningWhenSeen(ctx, s.Open.FundingTxid)
+	case before.Phase == channel.Proposed && after == channel.Failed:
+		p.giveUp(ctx, r)
+	case s.Refused:
+		// The seeder lost it, or never had it. The money comes back with the
+		// refund; this connection goes on with another channel.
+		p.buyer.waste(s.Terms.Identity)
+		p.drop(r)
+		p.earlier, p.unused = true, true
+	case after == channel.Closed && before.Phase != channel.Closed:
+		p.buyer.notify(p, "channel closed with %v by %v", s.Spent(), s.Close)
+		if s.Spent() == 0 {
+			p.buyer.waste(s.Terms.Identity)
+		}
+		p.drop(r)
+		p.earlier = true
+	case resumed:
+		r.resuming = false
+		if after == channel.Open {
+			// The machine has struck what was on its way when the connection
+			// broke; what has come since counts from where it stands now.
+			r.baseWire, r.basePaid = s.Wire, s.Payable
+			p.came += s.Wire
+			p.buyer.notify(p, "goes on with the channel, %v paid so far", s.Spent())
+			p.earlier = true
+		}
+	case after == channel.Open && before.Phase != channel.Open:
+		p.buyer.notify(p, "channel open, %v at %v", s.Open.Capacity, s.Leg.Price())
+	case after == channel.Funded && refusal != nil && refusal.Code == wire.CodeUnavailable && refusal.Channel == s.ID():
+		p.retry = time.After(p.buyer.cfg.RetryAfter)
+	}
+	return nil
+}
+
+// takeTerms looks at an offer.
 func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
 	if p.offers++; p.offers > maxTerms {
 		p.conn.Fail(ErrFlood)
 		return nil
 	}
-	if p.payer != nil || p.buyer.isFinishing() {
+	if p.opening() != nil || p.buyer.isFinishing() {
 		return nil
 	}
 	tip, err := p.buyer.cfg.Chain.Tip(ctx)
@@ -392,66 +433,103 @@ func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
 		p.buyer.notify(p, "not paid: %v", err)
 		return nil
 	}
-	p.terms = t
+	if len(p.payers) > 0 && t.Identity != p.terms.Identity {
+		p.conn.Fail(fmt.Errorf("another identity on one connection: %w", channel.ErrProtocol))
+		return nil
+	}
+	p.earlier = p.earlier || p.terms == nil
+	p.terms, p.unused = t, true
 	return p.next(ctx)
 }
 
-// next goes on with a channel that there is, or with a new one.
+// next goes on with a channel that there is, or with a new one, where this
+// connection has none or where the one that it has will not do.
 func (p *purchase) next(ctx context.Context) error {
-	if p.buyer.isFinishing() {
+	if p.terms == nil || p.waiting || p.again != nil || p.blocked || len(p.payers) == maxAtOnce || p.buyer.isFinishing() {
 		return nil
 	}
-	resumed, err := p.resume(ctx)
-	if err == nil && !resumed {
-		p.waiting = !p.blocked
+	if n := len(p.payers); n > 0 && (p.payers[n-1].resuming || p.payers[n-1].state.Phase != channel.Open) {
+		return nil
 	}
-	return err
+	if p.earlier {
+		resumed, err := p.resume(ctx)
+		if err != nil || resumed {
+			return err
+		}
+		p.earlier = false
+	}
+	p.waiting = p.unused && (len(p.payers) == 0 || !p.enough && p.runsOut(p.payers[0]))
+	return nil
 }
 
-// resume asks the seeder to go on with a channel of an earlier connection.
+// runsOut says whether a channel cannot pay for the rest of the title, though
+// the budget could.
+func (p *purchase) runsOut(r *payerRun) bool {
+	budget := p.buyer.cfg.Budget
+	return r.left() < p.rest() && r.state.Left() < budget.Limit()-budget.Spent()
+}
+
+// left is for how many more bytes the channel can pay.
+func (r *payerRun) left() int64 { return max(0, r.state.CapacityBytes()-r.state.Wire) }
+
+// rest is how many bytes of the title may still come over this connection.
+func (p *purchase) rest() int64 {
+	if c, ok := p.conn.(RestConn); ok {
+		return c.Rest()
+	}
+	return max(0, p.title.Length-p.came-p.onWire.Load())
+}
+
+// resume asks the seeder to go on with the oldest channel of earlier
+// connections.
 func (p *purchase) resume(ctx context.Context) (bool, error) {
 	open := true
 	rows, err := p.buyer.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open, Title: &p.title.InfoHash})
 	if err != nil {
 		return false, fmt.Errorf("list channels: %w", err)
 	}
-	for _, row := range slices.Backward(rows) {
+	for _, row := range rows {
 		if row.PeerKey != p.terms.Identity || row.Rate+row.Royalty > p.buyer.cfg.MaxPrice || row.Seq == 0 {
 			continue
 		}
-		if !p.buyer.claim(row.ID, p) {
+		if !p.buyer.live.claim(row.ID, p) {
 			continue
 		}
 		run, err := p.buyer.restore(row)
 		if err != nil {
-			p.buyer.release(row.ID, p)
+			p.buyer.live.release(row.ID, p)
 			return false, err
 		}
 		if run.state.Refused || run.state.CanMove(p.title.InfoHash, p.terms) != nil {
-			p.buyer.release(row.ID, p)
+			p.buyer.live.release(row.ID, p)
 			continue
 		}
 		run.row.Remote = p.conn.Remote().String()
 		run.title = p.title
-		run.state.Exposure = p.exposure()
-		p.payer = run
-		p.tie()
-		return true, p.askAgain()
+		p.join(run)
+		return true, p.ask(run)
 	}
 	return false, nil
 }
 
-// askAgain asks the seeder to go on with the channel.
+// askAgain asks the seeder to go on with a channel that it could not take.
 func (p *purchase) askAgain() error {
-	if p.payer == nil {
-		return nil
+	for _, r := range p.payers {
+		if r.state.Phase == channel.Funded {
+			return p.ask(r)
+		}
 	}
-	id := p.payer.state.ID()
-	proof, err := p.payer.state.Key.SignDigest(channel.ResumeDigest(p.terms.Nonce, p.title.InfoHash, id))
+	return nil
+}
+
+// ask asks the seeder to go on with a channel.
+func (p *purchase) ask(r *payerRun) error {
+	id := r.state.ID()
+	proof, err := r.state.Key.SignDigest(channel.ResumeDigest(p.terms.Nonce, p.title.InfoHash, id))
 	if err != nil {
 		return fmt.Errorf("prove the channel's key: %w", err)
 	}
-	p.resuming = true
+	r.resuming = true
 	p.send(&wire.Resume{Channel: id, Proof: proof})
 	return nil
 }
@@ -469,11 +547,36 @@ func Exposure(pieceLength int64) int64 {
 	return min(2*pieceLength+channel.MinCredit, channel.MaxCredit)
 }
 
-// tie makes the connection's counts continue the channel's.
-func (p *purchase) tie() {
-	p.tiedAt, p.tiedPaid = p.onWire.Load(), p.payable.Load()
-	p.wireOff = p.payer.state.Wire - p.tiedAt
-	p.payOff = p.payer.state.Payable - p.tiedPaid
+// join gives a channel its part of the connection's bytes: what comes from now
+// on, or from where the channel before it ends. Bytes of a channel that has
+// ended without paying for them are the next one's.
+func (p *purchase) join(r *payerRun) {
+	r.from = p.from
+	if r.state.Last.Seq > 0 {
+		// Of an earlier connection. What came before it is asked after belongs to
+		// nobody: the seeder has not let the channel go on yet.
+		r.from = max(r.from, p.onWire.Load())
+	}
+	r.baseWire, r.basePaid = r.state.Wire, r.state.Payable
+	r.state.Exposure = p.exposure()
+	p.payers = append(p.payers, r)
+}
+
+// parts sets where each channel's part begins: behind that of the one before,
+// which ends where its capacity or, when it takes nothing more, its payments do.
+func (p *purchase) parts() {
+	for i := 1; i < len(p.payers); i++ {
+		p.payers[i].from = p.payers[i-1].end()
+	}
+}
+
+// end is where a channel's part of the connection's bytes ends.
+func (r *payerRun) end() int64 {
+	s := &r.state
+	if s.Phase == channel.Open && !s.Refused {
+		return r.from + max(0, s.CapacityBytes()-r.baseWire)
+	}
+	return r.from + max(0, s.Last.Bytes-r.baseWire)
 }
 
 // fund makes a funding and proposes a channel. It is called with
@@ -489,11 +592,21 @@ func (p *purchase) fund(ctx context.Context) error {
 		p.again = time.After(retryFunding)
 		return nil
 	case errors.Is(err, errNotWorth), errors.Is(err, bsv.ErrFunds):
-		p.blocked = true
 		p.buyer.notify(p, "not paid: %v", err)
+		p.noMore()
 		return nil
 	}
 	return err
+}
+
+// noMore ends the search for another channel, which was of no use.
+func (p *purchase) noMore() {
+	if len(p.payers) > 0 {
+		p.enough = true
+		p.poke() // the channel may have waited for another one to take its place
+		return
+	}
+	p.blocked = true
 }
 
 // errNotWorth says that a channel with this seeder is not worth its price.
@@ -545,23 +658,24 @@ func (p *purchase) propose(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, cfg.Wallet.Release(ctx, funding))
 	}
-	state.Exposure = p.exposure()
 	run := &payerRun{buyer: p.buyer, state: state, keyIndex: index, out: out, fees: funding.Fee + open.Capacity - state.Left(),
 		funding: funding, title: p.title, row: ledger.Channel{Remote: p.conn.Remote().String()}}
 	if !cfg.Budget.take(run.fees) {
-		p.buyer.overLimit.Store(true)
+		if len(p.payers) == 0 {
+			p.buyer.overLimit.Store(true)
+		}
 		return errors.Join(fmt.Errorf("the budget does not pay for a channel's fees of %v: %w", run.fees, errNotWorth), cfg.Wallet.Release(ctx, funding))
 	}
-	if !p.buyer.claim(state.ID(), p) {
+	if !p.buyer.live.claim(state.ID(), p) {
 		cfg.Budget.give(run.fees)
 		return errors.Join(errors.New("the same funding twice"), cfg.Wallet.Release(ctx, funding))
 	}
-	p.payer = run
 	p.buyer.proposals.Add(1)
-	p.tie()
+	p.join(run)
+	p.unused = false
 	rest, err := run.carryOut(ctx, state, effects)
 	if err != nil {
-		p.giveUp(ctx)
+		p.giveUp(ctx, run)
 		return err
 	}
 	p.perform(rest)
@@ -570,10 +684,14 @@ func (p *purchase) propose(ctx context.Context) error {
 	return nil
 }
 
-// capacity is what the whole title would cost from this seeder, with room for
+// capacity is what the rest of the title would cost from this seeder, with room for
 // the close's fee, within what the seeder takes. What is not used comes back.
 func (p *purchase) capacity(feeRate money.FeeRate) (money.Satoshis, error) {
-	payee, creator, err := channel.Due(p.terms, p.title.Length)
+	rest := p.rest()
+	for _, r := range p.payers {
+		rest = max(0, rest-r.left())
+	}
+	payee, creator, err := channel.Due(p.terms, rest)
 	if err != nil {
 		return 0, fmt.Errorf("price of the title: %w", err)
 	}
@@ -585,49 +703,75 @@ func (p *purchase) capacity(feeRate money.FeeRate) (money.Satoshis, error) {
 	return min(max(need, p.terms.MinCapacity), p.terms.MaxCapacity), nil
 }
 
-// pay tells the machine what has come, under the budget's lock, so that no two
-// purchases spend the same satoshi.
+// pay tells the machines what has come.
 func (p *purchase) pay(ctx context.Context) error {
-	if p.payer == nil || p.resuming {
-		return nil // the seeder may hold a newer commitment than we do
-	}
 	if p.ending.Load() {
 		p.flushed = true
 	}
-	ev := channel.Delivered{Wire: p.wireOff + p.onWire.Load(), Payable: p.payOff + p.payable.Load(), Flush: p.ending.Load()}
-	before := p.payer.state
+	p.parts()
+	ahead := int64(0) // that channels before have paid for, and is not verified
+	for i, r := range slices.Clone(p.payers) {
+		if r.resuming {
+			return nil // the seeder may hold a newer commitment than we do
+		}
+		r.state.Exposure = max(0, p.exposure()-ahead)
+		if err := p.payWith(ctx, r, i); err != nil {
+			return err
+		}
+		ahead += max(0, r.state.Last.Bytes-r.state.Payable)
+	}
+	return p.next(ctx)
+}
+
+// payWith tells one machine what has come of its part, under the budget's lock,
+// so that no two purchases spend the same satoshi.
+func (p *purchase) payWith(ctx context.Context, r *payerRun, i int) error {
+	wired, payable := p.onWire.Load()-r.from, p.payable.Load()-r.from
+	ev := channel.Delivered{Wire: r.baseWire + max(0, wired), Payable: r.basePaid + max(0, payable), Flush: p.ending.Load()}
+	full := r.state.CapacityBytes()
+	ev.Wire, ev.Payable = min(ev.Wire, full), min(ev.Payable, full)
+	before := r.state
 	var effects []channel.Effect
 	p.buyer.cfg.Budget.use(func(left money.Satoshis) money.Satoshis {
 		ev.Limit = before.Spent() + left
-		p.payer.state, effects = before.Step(ev, p.buyer.cfg.Clock())
-		return p.payer.state.Spent() - before.Spent()
+		r.state, effects = before.Step(ev, p.buyer.cfg.Clock())
+		return r.state.Spent() - before.Spent()
 	})
-	spent := p.payer.state.Spent() - before.Spent()
-	rest, err := p.payer.carryOut(ctx, before, effects)
+	spent := r.state.Spent() - before.Spent()
+	rest, err := r.carryOut(ctx, before, effects)
 	if err != nil {
 		p.buyer.cfg.Budget.give(spent)
 		return err
+	}
+	if spent > 0 {
+		p.offers = 0
 	}
 	p.perform(rest)
 	enough := ev.Flush && p.settle.Load()
 	for _, e := range rest {
 		if _, usedUp := e.(channel.UsedUp); usedUp && !ev.Flush && !p.blocked {
-			enough = true
+			enough = !p.replaced(i) || r.state.Wire >= full
 		}
 	}
-	if enough && p.payer.state.Phase == channel.Open {
-		return p.step(ctx, channel.CloseWanted{})
+	if enough && r.state.Phase == channel.Open {
+		return p.step(ctx, r, channel.CloseWanted{})
 	}
 	return nil
 }
 
-func (p *purchase) step(ctx context.Context, ev channel.Event) error {
-	before := p.payer.state.Spent()
-	rest, err := p.payer.step(ctx, ev)
+// replaced says whether another channel takes the place of the one at i, or is
+// about to: then it is used to its last byte.
+func (p *purchase) replaced(i int) bool {
+	return i < len(p.payers)-1 || p.waiting || p.again != nil
+}
+
+func (p *purchase) step(ctx context.Context, r *payerRun, ev channel.Event) error {
+	before := r.state.Spent()
+	rest, err := r.step(ctx, ev)
 	if err != nil {
 		return err
 	}
-	if more := p.payer.state.Spent() - before; more > 0 {
+	if more := r.state.Spent() - before; more > 0 {
 		// The seeder held a commitment that we had lost: it is spent.
 		p.buyer.cfg.Budget.use(func(money.Satoshis) money.Satoshis { return more })
 	}
@@ -654,26 +798,26 @@ func (p *purchase) perform(effects []channel.Effect) {
 }
 
 // giveUp takes back a funding that nobody has seen.
-func (p *purchase) giveUp(ctx context.Context) {
+func (p *purchase) giveUp(ctx context.Context, r *payerRun) {
 	p.deadline, p.patience = nil, nil
-	if p.payer != nil && p.payer.funding != nil {
+	if r != nil && r.funding != nil {
 		p.buyer.proposals.Add(-1)
-		p.buyer.waste(p.payer.state.Terms.Identity)
-		rest, err := p.payer.step(ctx, channel.Abandon{})
+		p.buyer.waste(r.state.Terms.Identity)
+		rest, err := r.step(ctx, channel.Abandon{})
 		if err != nil {
 			p.log.Error("failed channel not stored", "error", err)
 		}
 		p.perform(rest)
 		ctx, cancel := withTimeout(ctx)
 		defer cancel()
-		if err := p.buyer.cfg.Wallet.Release(ctx, p.payer.funding); err != nil {
+		if err := p.buyer.cfg.Wallet.Release(ctx, r.funding); err != nil {
 			p.log.Error("coins not released", "error", err)
 		}
-		p.buyer.cfg.Budget.give(p.payer.fees)
-		p.payer.funding = nil
-		p.blocked = true
+		p.buyer.cfg.Budget.give(r.fees)
+		r.funding = nil
+		p.drop(r)
+		p.noMore()
 	}
-	p.drop()
 	p.releaseOpening()
 }
 
@@ -719,27 +863,30 @@ func (p *purchase) releaseOpeningWhenSeen(ctx context.Context, funding bsv.Txid)
 // seenTimeout bounds the wait for the network to take a funding.
 const seenTimeout = 15 * time.Second
 
-// drop lets go of the channel; it stays in the ledger.
-func (p *purchase) drop() {
-	if p.payer != nil {
-		p.buyer.release(p.payer.state.ID(), p)
-		p.payer = nil
+// drop lets go of a channel; it stays in the ledger.
+func (p *purchase) drop(r *payerRun) {
+	p.parts()
+	i := slices.Index(p.payers, r)
+	if i < 0 {
+		return
 	}
-	p.resuming, p.retry = false, nil
+	p.payers = slices.Delete(p.payers, i, i+1)
+	p.from = r.end()
+	p.enough = p.enough && len(p.payers) > 0
+	p.buyer.live.release(r.state.ID(), p)
+	p.retry = nil
 }
 
 func (p *purchase) detach(ctx context.Context) {
-	if p.payer != nil && (p.payer.state.Phase == channel.Proposed || p.payer.state.Phase == channel.Signed) {
-		p.giveUp(ctx)
-		return
-	}
-	if p.payer != nil && p.payer.state.Phase == channel.Open {
-		if err := p.payer.store(ctx, channel.Store{}); err != nil {
-			p.log.Error("channel's count of bytes not stored", "error", err)
+	p.giveUp(ctx, p.opening())
+	for _, r := range slices.Clone(p.payers) {
+		if r.state.Phase == channel.Open {
+			if err := r.store(ctx, channel.Store{}); err != nil {
+				p.log.Error("channel's count of bytes not stored", "error", err)
+			}
 		}
+		p.drop(r)
 	}
-	p.drop()
-	p.releaseOpening()
 }
 
 func (p *purchase) send(m wire.Message) {

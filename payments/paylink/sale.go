@@ -27,6 +27,8 @@ type payeeRun struct {
 	keyIndex uint32
 	payout   bsv.Hash160
 	row      ledger.Channel // what does not change with payments
+	flows    bool           // the machine lets the payer have something
+	allowed  int64          // of the channel's life, as it said last
 }
 
 // step applies an event. An error means that the ledger did not take the new
@@ -92,19 +94,22 @@ type sale struct {
 	done      chan struct{}
 
 	// Below: the goroutine of run only.
+	nonce    [16]byte
 	terms    *wire.Terms // of this connection's newest offer
-	payee    *payeeRun   // the channel, or the offer that may become one
-	attached bool        // payee is a channel that this sale owns
-	counted  int64       // of sent, what the channel knows
-	offset   int64       // channel's total minus connection's total
-	offers   int         // that were sent
+	offered  *payeeRun   // that offer, until it becomes a channel; may be nil
+	payees   []*payeeRun // the channels that this sale owns, in the order in which bytes count
+	counted  int64       // of sent, what the channels know
+	offers   int         // that came to no channel, or to one that paid little
 	unsigned []uint32    // key indexes of offers that have come to nothing so far
 	refused  int         // fundings
 }
 
 const (
-	// maxOffers bounds the channels of one connection.
+	// maxOffers bounds the channels of one connection that are not used up.
 	maxOffers = 16
+	// maxAtOnce is how many channels a connection has at one time: one that is
+	// being used up, and one that takes its place.
+	maxAtOnce = 2
 	// maxRefused is how many fundings may be refused on one connection; to look
 	// at one may take hundreds of questions to the chain.
 	maxRefused = 3
@@ -172,6 +177,10 @@ func (s *sale) Close() { s.closeOnce.Do(func() { close(s.closed) }) }
 func (s *sale) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.detach(ctx)
+	if _, err := io.ReadFull(s.seller.cfg.Random, s.nonce[:]); err != nil {
+		s.conn.Fail(fmt.Errorf("nonce: %w", err))
+		return
+	}
 	for {
 		err := s.offer(ctx)
 		if err == nil {
@@ -197,6 +206,7 @@ func (s *sale) run(ctx context.Context) {
 			return
 		case <-s.wake:
 			s.count(ctx)
+			s.offerMore(ctx)
 		case l := <-s.mail:
 			s.count(ctx)
 			if err := s.take(ctx, l); err != nil {
@@ -211,10 +221,24 @@ func (s *sale) run(ctx context.Context) {
 
 // offer sends terms with a key that never signed anything.
 func (s *sale) offer(ctx context.Context) error {
-	cfg := &s.seller.cfg
 	if s.offers == maxOffers {
 		return fmt.Errorf("%d channels on one connection: %w", maxOffers, channel.ErrProtocol)
 	}
+	index, err := s.seller.takeIndex(ctx)
+	if err != nil {
+		return fmt.Errorf("new channel key: %w", err)
+	}
+	s.unsigned = append(s.unsigned, index)
+	if err := s.offerWith(ctx, index); err != nil {
+		return err
+	}
+	s.offers++
+	return nil
+}
+
+// offerWith sends terms with the key of an index.
+func (s *sale) offerWith(ctx context.Context, index uint32) error {
+	cfg := &s.seller.cfg
 	height := s.seller.Height()
 	if height == 0 {
 		tip, err := cfg.Chain.Tip(ctx)
@@ -232,17 +256,13 @@ func (s *sale) offer(ctx context.Context) error {
 		}
 		s.seller.feeRate.CompareAndSwap(0, int64(feeRate))
 	}
-	index, err := s.seller.takeIndex(ctx)
-	if err != nil {
-		return fmt.Errorf("new channel key: %w", err)
-	}
-	s.unsigned = append(s.unsigned, index)
 	key, payout, err := channelKeys(cfg.Wallet, index)
 	if err != nil {
 		return err
 	}
 	t := wire.Terms{
 		Network:          byte(cfg.Wallet.Network()),
+		Nonce:            s.nonce,
 		Identity:         s.seller.identity.Public(),
 		Payee:            key.Public(),
 		PayeeHash:        payout,
@@ -260,9 +280,6 @@ func (s *sale) offer(ctx context.Context) error {
 	if r := s.title.Royalty; r != nil {
 		t.Royalty, t.CreatorHash = r.Rate, r.To
 	}
-	if _, err := io.ReadFull(cfg.Random, t.Nonce[:]); err != nil {
-		return fmt.Errorf("nonce: %w", err)
-	}
 	digest, err := channel.TermsDigest(&t, s.title.InfoHash)
 	if err != nil {
 		return err
@@ -270,14 +287,45 @@ func (s *sale) offer(ctx context.Context) error {
 	if t.Signature, err = s.seller.identity.SignDigest(digest); err != nil {
 		return fmt.Errorf("sign terms: %w", err)
 	}
-	s.offers++
 	s.terms = &t
-	s.attached = false
-	s.payee = &payeeRun{seller: s.seller, owner: s, keyIndex: index, payout: payout,
+	s.offered = &payeeRun{seller: s.seller, owner: s, keyIndex: index, payout: payout,
 		state: channel.NewPayee(key, cfg.Policy, s.title.InfoHash, &t),
 		row:   ledger.Channel{Remote: s.conn.Remote().String()}}
 	s.send(&t)
 	return nil
+}
+
+// offerMore makes an offer when the channel is half used, so that another one
+// is open when it has come to its end, and makes it again when it has run out.
+func (s *sale) offerMore(ctx context.Context) {
+	var err error
+	switch {
+	case s.offered != nil:
+		if s.seller.cfg.Clock().Unix() <= s.offered.state.Terms.Expiry {
+			return
+		}
+		err = s.offerWith(ctx, s.offered.keyIndex)
+	case len(s.payees) == 1 && s.payees[0].halfUsed():
+		if s.offers == maxOffers {
+			return
+		}
+		err = s.offer(ctx)
+	}
+	if err != nil {
+		s.log.Warn("no terms for another channel", "error", err)
+	}
+}
+
+// halfUsed says whether less than half of an open channel's bytes are left.
+func (r *payeeRun) halfUsed() bool {
+	return r.state.Phase == channel.Open && 2*r.room() < r.state.CapacityBytes()
+}
+
+// room is how many more bytes the channel can pay for, as far as it goes by
+// what was served.
+func (r *payeeRun) room() int64 {
+	s := &r.state
+	return max(0, s.CapacityBytes()+s.Forgiven+s.Past.Served-s.Served)
 }
 
 // credit is what a new payer may owe, in bytes.
@@ -295,27 +343,49 @@ func (s *sale) credit() int64 {
 func (s *sale) take(ctx context.Context, l letter) error {
 	got, isMessage := l.ev.(channel.Got)
 	if !isMessage {
-		if !s.attached || l.about != s.payee.state.ID() {
-			return nil // about a channel that this connection had before
+		if r := s.payee(l.about); r != nil {
+			return s.step(ctx, r, l.ev)
 		}
-		return s.step(ctx, l.ev)
+		return nil // about a channel that this connection had before
 	}
 	got.Title, got.Terms = s.title.InfoHash, s.terms
-	if !s.attached {
-		switch m := got.Msg.(type) {
-		case *wire.Resume:
+	switch m := got.Msg.(type) {
+	case *wire.Resume:
+		if s.payee(m.Channel) == nil {
 			return s.resume(ctx, got, m)
-		case *wire.Open:
+		}
+	case *wire.Open:
+		if s.offered != nil {
 			return s.begin(ctx, got, m)
 		}
 	}
-	return s.step(ctx, got)
+	r := s.payee(about(got.Msg))
+	switch {
+	case r != nil:
+	case s.offered != nil:
+		r = s.offered
+	case len(s.payees) > 0:
+		r = s.payees[0]
+	default:
+		return nil
+	}
+	return s.step(ctx, r, got)
 }
 
-// step applies an event to the channel, or to the offer.
-func (s *sale) step(ctx context.Context, ev channel.Event) error {
-	before := s.payee.state.Phase
-	if err := s.payee.step(ctx, ev); err != nil {
+// payee is the channel of this connection with a name, or nil.
+func (s *sale) payee(id wire.ChannelID) *payeeRun {
+	for _, r := range s.payees {
+		if r.state.ID() == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// step applies an event to a channel, or to the offer.
+func (s *sale) step(ctx context.Context, r *payeeRun, ev channel.Event) error {
+	before := r.state.Phase
+	if err := r.step(ctx, ev); err != nil {
 		return err
 	}
 	checked, ok := ev.(channel.FundingChecked)
@@ -324,23 +394,41 @@ func (s *sale) step(ctx context.Context, ev channel.Event) error {
 			s.conn.Fail(fmt.Errorf("%d fundings refused: %w", maxRefused, channel.ErrProtocol))
 		}
 	}
-	if !s.attached {
+	if r == s.offered {
 		return nil
 	}
-	switch s.payee.state.Phase {
+	switch r.state.Phase {
 	case channel.Closing:
 		// Settled, but the peer is still here: it may want another channel.
-		s.seller.release(s.payee.state.ID(), s)
-		return s.offer(ctx)
+		if r.halfUsedInTheEnd() {
+			s.offers-- // trade, however much of it, has no end
+		}
+		s.leave(r)
+		return s.offerNext(ctx)
 	case channel.Failed:
 		if got, ok := ev.(channel.Got); ok && before == channel.Signed && got.Msg.Kind() == wire.KindClose {
 			// Given up before it was funded; another offer, with a fresh key.
-			s.seller.release(s.payee.state.ID(), s)
-			return s.offer(ctx)
+			s.leave(r)
+			return s.offerNext(ctx)
 		}
 		s.conn.Fail(errChannelFailed)
 	}
 	return nil
+}
+
+// offerNext makes an offer where there is neither one nor a channel.
+func (s *sale) offerNext(ctx context.Context) error {
+	if s.offered != nil || len(s.payees) > 0 {
+		return nil
+	}
+	return s.offer(ctx)
+}
+
+// halfUsedInTheEnd says whether a settled channel has paid more than half of
+// what it could.
+func (r *payeeRun) halfUsedInTheEnd() bool {
+	s := &r.state
+	return s.Remaining() < s.Last.Payee+s.Last.Royalties()
 }
 
 var errChannelFailed = errors.New("the channel has failed")
@@ -356,40 +444,46 @@ func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error 
 		s.send(&wire.Refusal{Channel: id, Code: wire.CodeUnavailable, Text: "too many channels wait for their fundings"})
 		return nil
 	}
-	if !s.seller.claim(id, s) {
+	if len(s.payees) == maxAtOnce {
+		s.send(&wire.Refusal{Channel: id, Code: wire.CodeOrder, Text: "a connection has two channels at the most"})
+		return nil
+	}
+	if !s.seller.live.claim(id, s) {
 		s.send(&wire.Refusal{Channel: id, Code: wire.CodeTerms, Text: "another channel has this funding"})
 		return nil
 	}
-	err := s.payee.step(ctx, ev)
-	if err != nil || s.payee.state.Phase != channel.Offered {
-		used := s.payee.keyIndex
-		s.unsigned = slices.DeleteFunc(s.unsigned, func(index uint32) bool { return index == used })
+	r := s.offered
+	err := r.step(ctx, ev)
+	if err != nil || r.state.Phase != channel.Offered {
+		s.unsigned = slices.DeleteFunc(s.unsigned, func(index uint32) bool { return index == r.keyIndex })
 	}
-	if s.payee.state.Phase == channel.Offered {
-		s.seller.release(id, s)
-	} else {
-		s.attach()
+	if r.state.Phase == channel.Offered {
+		s.seller.live.release(id, s)
+		return err
 	}
+	s.offered = nil
+	s.join(r)
 	return err
 }
 
 // resume goes on with a channel of an earlier connection. Where that has come
-// to its end, the answer says so, and the offer, which nobody has used, stands.
+// to its end, the answer says so. The offer, which nobody has used, stands.
 func (s *sale) resume(ctx context.Context, ev channel.Event, m *wire.Resume) error {
+	if len(s.payees) == maxAtOnce {
+		s.send(&wire.Refusal{Channel: m.Channel, Code: wire.CodeOrder, Text: "a connection has two channels at the most"})
+		return nil
+	}
 	run, err := s.find(ctx, m)
 	if err != nil || run == nil {
 		return err
 	}
-	offer := s.payee
-	s.payee = run
-	s.attach()
+	s.join(run)
 	if err := run.step(ctx, ev); err != nil {
 		return err
 	}
 	switch run.state.Phase {
 	case channel.Closing, channel.Closed, channel.Failed:
-		s.seller.release(run.state.ID(), s)
-		s.payee, s.attached = offer, false
+		s.leave(run)
 	}
 	return nil
 }
@@ -417,7 +511,7 @@ func (s *sale) find(ctx context.Context, m *wire.Resume) (*payeeRun, error) {
 		s.conn.Fail(fmt.Errorf("resume: %w", err))
 		return nil, nil
 	}
-	for !s.seller.claim(m.Channel, s) {
+	for !s.seller.live.claim(m.Channel, s) {
 		if err := s.seller.takeOver(ctx, m.Channel); err != nil {
 			return nil, err
 		}
@@ -429,42 +523,84 @@ func (s *sale) find(ctx context.Context, m *wire.Resume) (*payeeRun, error) {
 			return run, nil
 		}
 	}
-	s.seller.release(m.Channel, s)
+	s.seller.live.release(m.Channel, s)
 	return nil, fmt.Errorf("load channel: %w", err)
 }
 
-// attach ties the channel's count of bytes to the connection's.
-func (s *sale) attach() {
-	s.attached = true
-	s.counted = s.sent.Load()
-	s.offset = s.payee.state.Served - s.counted
+// join makes a channel count what is served from now on.
+func (s *sale) join(r *payeeRun) { s.payees = append(s.payees, r) }
+
+// leave lets go of a channel. What it held back of the next one's allowance is
+// free then.
+func (s *sale) leave(r *payeeRun) {
+	s.payees = slices.DeleteFunc(s.payees, func(x *payeeRun) bool { return x == r })
+	s.seller.live.release(r.state.ID(), s)
+	if total, flows := s.allowance(); flows {
+		s.conn.Allow(total)
+	}
 }
 
-// count tells the channel what was served since it was last told.
+// count tells the channels what was served since they were last told: it counts
+// to the first one as far as that can pay, and then to the next.
 func (s *sale) count(ctx context.Context) {
-	total := s.sent.Load()
-	if !s.attached || total <= s.counted {
+	more := s.sent.Load() - s.counted
+	if more <= 0 {
 		return
 	}
-	served := channel.Served{Bytes: total - s.counted}
-	s.counted = total
-	// Served has no effects that could fail.
-	_ = s.payee.step(ctx, served)
+	s.counted += more
+	for i, r := range s.payees {
+		n := more
+		if i < len(s.payees)-1 && s.payees[i+1].state.Phase == channel.Open {
+			n = min(n, r.room())
+		}
+		if n > 0 {
+			// Served has no effects that could fail.
+			_ = r.step(ctx, channel.Served{Bytes: n})
+		}
+		more -= n
+	}
 }
 
-// detach ends the sale: the channel stays in the ledger with what was served.
+// allowance is what the peer may be sent by all channels together, counted from
+// the beginning of the connection, and whether any lets it have something.
+// What the first one is owed when it is used up is taken off what the next one
+// lets owe, so that all of it together is one credit.
+func (s *sale) allowance() (total int64, flows bool) {
+	total = s.counted
+	var owed int64
+	for _, r := range s.payees {
+		switch {
+		case r.state.Phase != channel.Open:
+			continue
+		case !r.flows:
+			return total, flows
+		}
+		flows = true
+		left := r.allowed - r.state.Served - owed
+		total += max(left, 0)
+		if left < r.room() {
+			break // by its credit; the next one's turn comes when it is used up
+		}
+		owed += r.state.CapacityBytes() - r.state.Covered()
+	}
+	return total, flows
+}
+
+// detach ends the sale: the channels stay in the ledger with what was served.
 func (s *sale) detach(ctx context.Context) {
 	s.seller.giveBack(s.unsigned)
-	if !s.attached {
+	if len(s.payees) == 0 {
 		return
 	}
 	s.count(ctx)
-	if s.payee.state.Phase == channel.Open {
-		if err := s.payee.store(ctx, channel.Store{}); err != nil {
-			s.log.Error("channel's count of bytes not stored", "error", err)
+	for _, r := range s.payees {
+		if r.state.Phase == channel.Open {
+			if err := r.store(ctx, channel.Store{}); err != nil {
+				s.log.Error("channel's count of bytes not stored", "error", err)
+			}
 		}
+		s.seller.live.release(r.state.ID(), s)
 	}
-	s.seller.release(s.payee.state.ID(), s)
 }
 
 // perform carries out an effect other than Store.
@@ -483,22 +619,31 @@ func (s *sale) perform(ctx context.Context, r *payeeRun, e channel.Effect) {
 	case channel.Send:
 		s.send(e.Msg)
 	case channel.Allow:
-		s.conn.Allow(e.Total - s.allowOffset(r))
+		r.flows, r.allowed = true, e.Total
+		s.regulate()
 	case channel.Revoke:
-		s.conn.Stop()
+		r.flows, r.allowed = false, 0
+		s.regulate()
 	case channel.Fail:
 		s.log.Info("payer failed", "reason", e.Err)
 		s.conn.Fail(e.Err)
 	}
 }
 
-// allowOffset is what has to be taken off a channel's total to get the
-// connection's. A channel that is just being opened has none yet.
-func (s *sale) allowOffset(r *payeeRun) int64 {
-	if s.attached {
-		return s.offset
+// regulate lets the peer have what its channels allow.
+func (s *sale) regulate() {
+	if total, flows := s.allowance(); flows {
+		s.conn.Allow(total)
+		return
 	}
-	return r.state.Served - s.sent.Load()
+	for _, r := range s.payees {
+		if r.state.Phase == channel.Signed || r.state.Phase == channel.Checking {
+			s.conn.Allow(s.counted) // it waits, and need not ask anew
+			return
+		}
+	}
+	s.log.Info("the payer is stopped")
+	s.conn.Stop()
 }
 
 // check asks the chain without keeping the machine from other events.

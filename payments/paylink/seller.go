@@ -82,8 +82,8 @@ type Seller struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	live    claims[*sale]
 	mu      sync.Mutex
-	live    map[wire.ChannelID]*sale
 	watched watchlist
 	spare   []uint32 // key indexes that were offered and never signed with
 }
@@ -119,7 +119,7 @@ func NewSeller(cfg SellerConfig) (*Seller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity key: %w", err)
 	}
-	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), live: make(map[wire.ChannelID]*sale), watched: newWatchlist()}
+	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), watched: newWatchlist()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -225,10 +225,7 @@ func (s *Seller) watchOne(ctx context.Context, d due, height uint32) error {
 
 // deliver steps a channel, on its connection's goroutine where it has one.
 func (s *Seller) deliver(ctx context.Context, id wire.ChannelID, events ...channel.Event) error {
-	s.mu.Lock()
-	live := s.live[id]
-	s.mu.Unlock()
-	if live != nil {
+	if live := s.live.owner(id); live != nil {
 		for _, ev := range events {
 			if !live.tell(id, ev) {
 				return errBusy
@@ -238,10 +235,10 @@ func (s *Seller) deliver(ctx context.Context, id wire.ChannelID, events ...chann
 	}
 	owner := &sale{seller: s, done: make(chan struct{}), mail: make(chan letter, mailboxSize)}
 	defer close(owner.done)
-	if !s.claim(id, owner) {
+	if !s.live.claim(id, owner) {
 		return nil // a connection took it meanwhile: the next round finds it
 	}
-	defer s.release(id, owner)
+	defer s.live.release(id, owner)
 	row, err := s.cfg.Ledger.Channel(ctx, id)
 	if err != nil {
 		return err
@@ -370,31 +367,10 @@ func (s *Seller) CloseAll(ctx context.Context) (int, error) {
 	return len(rows), errors.Join(errs...)
 }
 
-// claim makes owner the one who steps a channel.
-func (s *Seller) claim(id wire.ChannelID, owner *sale) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.live[id] != nil {
-		return false
-	}
-	s.live[id] = owner
-	return true
-}
-
-func (s *Seller) release(id wire.ChannelID, owner *sale) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.live[id] == owner {
-		delete(s.live, id)
-	}
-}
-
 // takeOver ends the connection that a channel lives on, so that a new one can
 // have it.
 func (s *Seller) takeOver(ctx context.Context, id wire.ChannelID) error {
-	s.mu.Lock()
-	old := s.live[id]
-	s.mu.Unlock()
+	old := s.live.owner(id)
 	if old == nil {
 		return nil
 	}

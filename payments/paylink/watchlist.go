@@ -164,7 +164,7 @@ func (s *Seller) dueNow(tip chain.Header) []due {
 			look = quiet >= channel.FundingTime
 		case channel.Open:
 			look = uint64(tip.Height) >= w.closeBy || s.cfg.Policy.IdleClose > 0 && quiet >= s.cfg.Policy.IdleClose ||
-				!w.confirmed && (block || s.live[id] != nil)
+				!w.confirmed && (block || s.live.owner(id) != nil)
 		case channel.Closing:
 			look = block
 		}
