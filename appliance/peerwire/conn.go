@@ -141,11 +141,14 @@ type Conn struct {
 	lastRead  atomic.Int64 // the same clock
 	lastWrite atomic.Int64
 	stalled   atomic.Int64 // since when one write has not been done; 0 for none
+	finishing atomic.Bool  // last is set
 
 	mu         sync.Mutex
 	end        *Ended
-	running    bool // Run has begun
-	writing    bool // the writing goroutine exists
+	last       *Ended // the end that comes when out has been sent
+	lastTicks  int    // since last was set
+	running    bool   // Run has begun
+	writing    bool   // the writing goroutine exists
 	choked     bool
 	interested bool
 	allowed    int64
@@ -272,6 +275,31 @@ func (c *Conn) End(r Reason, err error) {
 	c.endLocked(r, err)
 }
 
+// Finish is End for when the peer has been sent what was queued for it: it is
+// told why. It takes two Ticks at the most; meanwhile the peer gets no block
+// and is not listened to.
+func (c *Conn) Finish(r Reason, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil || c.last != nil {
+		return
+	}
+	c.last = &Ended{r, err}
+	c.finishing.Store(true)
+	c.queue = queue{}
+	c.metadata = nil
+	c.kick()
+	c.rest()
+}
+
+// rest ends a connection that is finishing and has nothing more to send. c.mu is
+// held.
+func (c *Conn) rest() {
+	if c.last != nil && !c.writing && (len(c.out) == 0 || !c.running) {
+		c.endLocked(c.last.Reason, c.last.Err)
+	}
+}
+
 func (c *Conn) endLocked(r Reason, err error) {
 	if c.end != nil {
 		return
@@ -377,11 +405,22 @@ func (c *Conn) Send(payload []byte) error {
 	return nil
 }
 
+// lastWords is how many Ticks a finishing connection has.
+const lastWords = 2
+
 // Tick tells the time. It is called every second or so and is what sends
 // keepalives and ends connections that idle or do not read.
 func (c *Conn) Tick(now time.Time) {
 	t := max(1, int64(now.Sub(c.epoch)))
 	c.now.Store(t)
+	if c.finishing.Load() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.lastTicks++; c.lastTicks == lastWords {
+			c.endLocked(c.last.Reason, c.last.Err)
+		}
+		return
+	}
 	cfg := &c.host.cfg
 	if s := c.stalled.Load(); s != 0 {
 		if t-s > int64(cfg.WriteTimeout) {
@@ -434,6 +473,9 @@ func (c *Conn) ready() bool {
 }
 
 func (c *Conn) handle(m *message) error {
+	if c.finishing.Load() {
+		return nil
+	}
 	switch m.kind {
 	case kindRequest:
 		return c.handleRequest(m.request)

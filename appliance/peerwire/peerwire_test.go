@@ -329,6 +329,49 @@ func TestPayAndMetadata(t *testing.T) {
 	r.reason(t, ReasonPayment)
 }
 
+// Who is hung up on for a reason of the owner's hears it first.
+func TestLastWords(t *testing.T) {
+	hello := wiretest.Message(20, []byte("\x00d1:md6:bc_payi7eee")...)
+	r := start(t, wiretest.Options{Fast: true, Extended: true}, 10*testPiece, nil)
+	r.next(t, wiretest.Extended)
+	r.next(t, wiretest.HaveAll)
+	r.send(t, hello)
+	<-r.events.extended
+	if err := r.Send([]byte("because")); err != nil {
+		t.Fatal(err)
+	}
+	r.Finish(ReasonPayment, nil)
+	r.Finish(ReasonIdle, nil) // has ended already
+	if b := r.next(t, wiretest.Extended); string(b) != "\x07because" {
+		t.Errorf("%q", b)
+	}
+	r.reason(t, ReasonPayment)
+
+	// One who does not read is not waited for.
+	r = start(t, wiretest.Options{Fast: true, Extended: true}, 10*testPiece, nil)
+	r.send(t, hello)
+	<-r.events.extended
+	for err := error(nil); err == nil; {
+		err = r.Send(bytes.Repeat([]byte("p"), MaxPay)) // until the kernel takes no more
+	}
+	r.Finish(ReasonPayment, nil)
+	r.Tick(r.now.Add(time.Second))
+	select {
+	case e := <-r.ended:
+		t.Errorf("ended before its time: %v", e)
+	default:
+	}
+	r.Tick(r.now.Add(2 * time.Second))
+	r.reason(t, ReasonPayment)
+
+	// And what has nothing to say ends at once.
+	r = start(t, wiretest.Options{Fast: true}, testPiece, nil)
+	r.next(t, wiretest.HaveAll)
+	r.parked()
+	r.Finish(ReasonPayment, nil)
+	r.reason(t, ReasonPayment)
+}
+
 func TestClock(t *testing.T) {
 	r := start(t, wiretest.Options{Fast: true}, testPiece, nil)
 	r.next(t, wiretest.HaveAll)

@@ -117,6 +117,7 @@ func (c *Conn) serveNow() error {
 	case !w.underway:
 		c.writing = false
 		c.kick()
+		c.rest()
 	case c.end == nil:
 		c.done.Add(1)
 		go c.wake()
@@ -186,6 +187,7 @@ func (w *writer) run() error {
 			continue
 		}
 		c.writing = false
+		c.rest()
 		c.mu.Unlock()
 		return nil
 	}

@@ -148,7 +148,7 @@ func (s seller) Stop() { s.p.conn.Stop() }
 func (s seller) Fail(reason error) {
 	r := peerwire.ReasonPayment
 	errors.As(reason, &r)
-	s.p.conn.End(r, reason)
+	s.p.conn.Finish(r, reason) // the refusal that says why goes first
 }
 
 func (s seller) Remote() netip.AddrPort { return s.p.conn.Remote() }
