@@ -40,8 +40,9 @@ func (r *payeeRun) step(ctx context.Context, ev channel.Event) error {
 	for _, e := range effects {
 		if st, ok := e.(channel.Store); ok {
 			if err := r.store(ctx, st); err != nil {
+				refused := &wire.Refusal{Channel: r.state.ID(), Code: wire.CodeUnavailable, Text: "the ledger cannot be written"}
 				r.state = before
-				r.owner.send(&wire.Refusal{Code: wire.CodeUnavailable, Text: "the ledger cannot be written"})
+				r.owner.send(refused)
 				return fmt.Errorf("store channel: %w", err)
 			}
 			continue
