@@ -3,6 +3,7 @@ package channel_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -43,12 +44,12 @@ type bench struct {
 	payer channel.Payer
 	payee channel.Payee
 
-	payerDisk, payeeDisk []byte
-	toPayer, toPayee     []wire.Message
-	title                [20]byte    // of the connection
-	offer                *wire.Terms // of the connection
-	connected            bool
-	gathers              bool // the payer's funding waits for the refunds of other channels
+	payerDisk        []byte
+	toPayer, toPayee []wire.Message
+	title            [20]byte    // of the connection
+	offer            *wire.Terms // of the connection
+	connected        bool
+	gathers          bool // the payer's funding waits for the refunds of other channels
 
 	allowed   int64 // over the channel's life
 	delivered int64 // put on the wire by the payee
@@ -57,14 +58,6 @@ type bench struct {
 	checks    int // fundings waiting for the chain's word
 	fails     []error
 	spendable money.Satoshis
-
-	// Of the model only.
-	live       bool           // the payer has heard that the channel goes on
-	unverified int64          // bytes on this connection
-	former     []wire.Message // of all connections
-	snapshots  [][]byte       // of the payer
-	losses     int            // of the payer's newest state
-	closable   uint64         // the newest commitment that was tried as a close
 }
 
 func newBench(t rapid.TB, capacity money.Satoshis, tm wire.Terms, spendable money.Satoshis) *bench {
@@ -115,11 +108,6 @@ func (b *bench) payeeStep(ev channel.Event) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case channel.Store:
-			snap, err := b.payee.Snapshot()
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			b.payeeDisk = snap
 			if e.Tx != nil {
 				b.broadcast[e.Purpose] = e.Tx
 			}
@@ -148,7 +136,6 @@ func (b *bench) runPayer(effects []channel.Effect) {
 				b.t.Fatal(err)
 			}
 			b.payerDisk = snap
-			b.snapshots = append(b.snapshots, snap)
 			if e.Tx != nil {
 				b.broadcast[e.Purpose] = e.Tx
 			}
@@ -162,14 +149,23 @@ func (b *bench) runPayer(effects []channel.Effect) {
 	}
 }
 
-// ordered holds for both ends: nothing falls, and one number has one content.
+// ordered holds for both ends.
 func (b *bench) ordered(who string, x, y wire.Pay) {
+	if err := goesBack(&x, &y); err != nil {
+		b.t.Fatalf("%s: %v", who, err)
+	}
+}
+
+// goesBack says what is wrong with a commitment y after x: nothing falls, and
+// one number has one content.
+func goesBack(x, y *wire.Pay) error {
 	if y.Seq < x.Seq || y.Payee < x.Payee || fallen(x.Creators, y.Creators) || y.Leg < x.Leg || y.Leg == x.Leg && y.Bytes < x.Bytes {
-		b.t.Fatalf("%s went from %+v back to %+v", who, x, y)
+		return fmt.Errorf("from %+v back to %+v", *x, *y)
 	}
-	if x.Seq == y.Seq && (x.Payee != y.Payee || !slices.Equal(x.Creators, y.Creators)) {
-		b.t.Fatalf("%s has two commitments %d", who, x.Seq)
+	if x.Seq == y.Seq && x.Seq > 0 && (x.Payee != y.Payee || !slices.Equal(x.Creators, y.Creators) || x.Leg != y.Leg) {
+		return fmt.Errorf("two commitments %d", x.Seq)
 	}
+	return nil
 }
 
 func fallen(x, y []wire.Royalty) bool {
@@ -194,7 +190,6 @@ func (b *bench) relayOne() {
 	case len(b.toPayee) > 0:
 		m := b.toPayee[0]
 		b.toPayee = b.toPayee[1:]
-		b.former = append(b.former, m)
 		b.payeeStep(b.got(m))
 	case b.checks > 0:
 		b.checks--
@@ -202,11 +197,6 @@ func (b *bench) relayOne() {
 	case len(b.toPayer) > 0:
 		m := b.toPayer[0]
 		b.toPayer = b.toPayer[1:]
-		b.former = append(b.former, m)
-		switch m.(type) {
-		case *wire.Ready, *wire.Resumed:
-			b.live = true
-		}
 		b.payerStep(b.got(m))
 	}
 }
@@ -235,7 +225,7 @@ func (b *bench) flush() {
 }
 
 func (b *bench) disconnect() {
-	b.connected, b.live, b.unverified = false, false, 0
+	b.connected = false
 	b.toPayee, b.toPayer, b.checks = nil, nil, 0
 }
 
@@ -265,18 +255,6 @@ func (b *bench) restartPayer() {
 	}
 	s.Prev = b.payer.Prev
 	b.payer = s
-}
-
-func (b *bench) restartPayee() {
-	if b.payeeDisk == nil {
-		return
-	}
-	s, err := channel.RestorePayee(b.payeeDisk, b.payee.Key, b.payee.Policy)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.payee = s
-	b.allowed = 0
 }
 
 func TestASaleFromOpenToClose(t *testing.T) {
