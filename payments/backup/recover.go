@@ -115,6 +115,16 @@ func Recover(ctx context.Context, cfg Recovery) (Result, error) {
 	return r.result, nil
 }
 
+// Check reads backups whole, as Recover does before it begins, and changes
+// nothing. Errors are those of Recover.
+func Check(ctx context.Context, words string, net bsv.Network, files []string) error {
+	r := &recovery{Recovery: Recovery{Words: words, Network: net, Files: files}}
+	if err := r.read(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	return nil
+}
+
 type recovery struct {
 	Recovery
 	key    *Key

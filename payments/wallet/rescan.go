@@ -92,6 +92,15 @@ func (w *Wallet) Rescan(ctx context.Context) error {
 	return w.exclusive(ctx, "rescan wallet", func() error { return w.rescan(ctx) })
 }
 
+// Scanned returns ErrNotScanned where the wallet was restored, and no Refresh has
+// come to its end since.
+func (w *Wallet) Scanned(ctx context.Context) error {
+	if err := w.scanned(ctx); err != nil {
+		return fmt.Errorf("wallet: %w", err)
+	}
+	return nil
+}
+
 func (w *Wallet) scanned(ctx context.Context) error {
 	if !w.restored {
 		return nil
