@@ -834,6 +834,9 @@ func (w *world) holdPayer() {
 	if out && (len(s.Refund) == 0 || s.Phase == channel.Proposed || s.Phase == channel.Signed || s.Phase == channel.Failed) {
 		t.Fatalf("the funding is out in phase %v, the refund has %d bytes", s.Phase, len(s.Refund))
 	}
+	if s.Last.Seq > 0 && s.Last.Title != s.Leg.Title {
+		t.Fatalf("commitment %d of title %x in a leg of %x", s.Last.Seq, s.Last.Title, s.Leg.Title)
+	}
 	if s.Spent() > w.limit {
 		t.Fatalf("spent %v, the limit is %v", s.Spent(), w.limit)
 	}
@@ -864,6 +867,12 @@ func (w *world) holdPayee() {
 	}
 	if s.Phase != channel.Open {
 		return
+	}
+	if s.Last.Title != s.Leg.Title {
+		t.Fatalf("commitment %d of title %x in a leg of %x", s.Last.Seq, s.Last.Title, s.Leg.Title)
+	}
+	if p := &w.payer; w.losses == 0 && p.Last.Leg == s.Last.Leg && (p.Leg != s.Leg || p.Past.Payee != s.Past.Payee || !slices.Equal(p.Past.Creators, s.Past.Creators)) {
+		t.Fatalf("leg %d is %+v from %+v to the payer, %+v from %+v to the payee", s.Last.Leg, p.Leg, p.Past, s.Leg, s.Past)
 	}
 	price := s.Leg.Price()
 	earned := total(w.served, func(tr trade) int64 { return min(tr.worth(), int64(tr.paid)<<10) })

@@ -462,6 +462,13 @@ func (s Payee) resume(m *wire.Resume, ev Got, now time.Time) (Payee, []Effect) {
 	resumed := &wire.Resumed{Last: s.Last, Credit: s.Credit()}
 	switch s.Phase {
 	case Signed, Checking: // a check that is under way goes on: there is one at a time
+		if ev.Title != s.Leg.Title { // nothing was delivered yet: the first leg may be of any title
+			leg := LegOf(ev.Title, ev.Terms)
+			if err := checkMove(&s.Terms, ev.Terms, leg, nil); err != nil {
+				return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
+			}
+			s.Leg, s.Last.Title = leg, ev.Title
+		}
 		resumed.Last = wire.Pay{Channel: m.Channel}
 		return s, []Effect{Send{resumed}}
 	case Closing, Closed:
