@@ -31,7 +31,7 @@ import (
 	"github.com/bitcdn/bitcdn/appliance/seed"
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
-	"github.com/bitcdn/bitcdn/payments/chain/node"
+	"github.com/bitcdn/bitcdn/payments/chain/services"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/paylink"
 	"github.com/bitcdn/bitcdn/payments/wallet"
@@ -70,7 +70,8 @@ type Box struct {
 
 	ledger    *ledger.Ledger
 	wallet    *wallet.Wallet
-	chain     chain.Backend // offline where no node is set
+	chain     chain.Backend  // offline where there is no service
+	view      *services.View // nil where there is none
 	outbox    *wallet.Outbox
 	seller    *paylink.Seller
 	catalogue *catalog.Catalogue
@@ -106,7 +107,7 @@ func (b *Box) open(ctx context.Context) (err error) {
 	if b.ledger, err = ledger.Open(ctx, filepath.Join(b.opt.DataDir, "money.db"), b.opt.Clock); err != nil {
 		return err
 	}
-	if err := b.openChain(); err != nil {
+	if err := b.openChain(ctx); err != nil {
 		return err
 	}
 	if err := b.openWallet(ctx); err != nil {
@@ -121,30 +122,13 @@ func (b *Box) open(ctx context.Context) (err error) {
 	}
 	options := seed.Options{Catalogue: b.titles, PeerID: b.peerID, FreeShare: s.Upload.FreeShare, UploadRate: s.Upload.Rate,
 		MaxConns: s.Upload.MaxConnections, Unservable: b.titles.unservable, Clock: b.opt.Clock, Log: b.opt.Log}
-	if s.Chain.Node != "" {
+	if b.view != nil {
 		if err := b.openSeller(); err != nil {
 			return err
 		}
 		options.Payments = b.seller
 	}
 	b.server = seed.New(options)
-	return nil
-}
-
-func (b *Box) openChain() error {
-	s := &b.opt.Settings
-	if s.Chain.Node == "" {
-		b.chain = offline{}
-		b.health.Raise(health.Condition{Code: "chain-missing", Severity: health.Warning,
-			Title:  "No block chain service is set, so nothing can be sold.",
-			Remedy: "Set chain.node in the settings to the address of a node."})
-		return nil
-	}
-	backend, err := node.Dial(s.Chain.Node, node.Options{})
-	if err != nil {
-		return fmt.Errorf("chain.node: %w", err)
-	}
-	b.chain = backend
 	return nil
 }
 
@@ -231,6 +215,7 @@ func (b *Box) serve(ctx context.Context) error {
 		group.Go(func() error { return b.seller.Run(payments) })
 		group.Go(func() error { return untilStopped(payments, b.outbox.Run(payments)) })
 		group.Go(func() error { return b.payouts(ctx) })
+		group.Go(func() error { return b.watchChain(ctx) })
 	}
 	if listeners.web != nil {
 		pages := webui.NewServer(webui.New(b, webui.Options{Hosts: b.opt.Settings.Listen.Hosts, Log: b.opt.Log}), b.opt.Log)
@@ -359,6 +344,9 @@ func (b *Box) close() {
 	var errs []error
 	if b.catalogue != nil {
 		errs = append(errs, b.catalogue.Close())
+	}
+	if b.view != nil {
+		errs = append(errs, b.view.Close())
 	}
 	if b.ledger != nil {
 		errs = append(errs, b.ledger.Close())

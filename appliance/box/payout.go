@@ -8,7 +8,6 @@ import (
 
 	"github.com/bitcdn/bitcdn/appliance/health"
 	"github.com/bitcdn/bitcdn/payments/bsv"
-	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/wallet"
 )
 
@@ -62,18 +61,4 @@ func (b *Box) Sweep(ctx context.Context, dryRun bool) (wallet.Plan, error) {
 		b.outbox.Kick()
 	}
 	return plan, err
-}
-
-// chainLooked keeps the tip that the status shows, and the condition of an
-// unreachable chain.
-func (b *Box) chainLooked(tip chain.Header, err error) {
-	if err == nil {
-		b.tip.Store(&tip)
-		b.health.Clear("chain-unreachable")
-		return
-	}
-	b.health.Raise(health.Condition{Code: "chain-unreachable", Severity: health.Failure,
-		Title:  "The block chain service does not answer, so no new payers are taken.",
-		Remedy: "Check that the node is running and that chain.node in the settings is right.",
-		Detail: err.Error()})
 }

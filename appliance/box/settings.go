@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain/headers"
+	"github.com/bitcdn/bitcdn/payments/chain/services"
 	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/paylink"
@@ -51,10 +53,28 @@ type ListenSettings struct {
 	Hosts []string `toml:"hosts" comment:"further names by which the page may be asked for"`
 }
 
-// ChainSettings say where the block chain is seen.
+// ChainSettings say where the block chain is seen. Without Services and Node
+// these are the network's public services (services.Defaults).
 type ChainSettings struct {
-	Node string   `toml:"node" comment:"JSON-RPC of a node: http://user:password@host:port; empty sells nothing"`
-	Poll Duration `toml:"poll" comment:"how often the node is asked for news"`
+	Services []services.Service `toml:"service,omitempty"`
+	Node     string             `toml:"node" comment:"JSON-RPC of your own node: http://user:password@host:port; then only it is asked.\nElse the services of the tables [[chain.service]] (kind, url, key), in their order;\nwithout any, well-known public ones: print them with bitcdnd --print-services"`
+	// Checkpoint is where the box's own chain of headers begins.
+	Checkpoint string   `toml:"checkpoint" comment:"height:hash of a block that you know to be right; empty believes two services that agree, once"`
+	Offline    bool     `toml:"offline" comment:"ask no service; nothing can be sold then"`
+	Poll       Duration `toml:"poll" comment:"how often the services are asked for news"`
+}
+
+// list are the services that are asked; none where the box is offline.
+func (c *ChainSettings) list(network bsv.Network) []services.Service {
+	switch {
+	case c.Offline:
+		return nil
+	case c.Node != "":
+		return []services.Service{{Kind: services.Node, URL: c.Node}}
+	case len(c.Services) > 0:
+		return c.Services
+	}
+	return services.Defaults(network)
 }
 
 // PriceSettings are in satoshis per GiB.
@@ -171,6 +191,17 @@ func (s *Settings) Check() error {
 		if _, _, err := net.SplitHostPort(address); err != nil && !(name == "listen.web" && address == "") {
 			return bad(name, "%v", err)
 		}
+	}
+	if s.Chain.Node != "" && len(s.Chain.Services) > 0 {
+		return bad("chain", "name a node or services, not both; a node can be one of the services")
+	}
+	for _, service := range s.Chain.list(s.Network) {
+		if err := service.Check(); err != nil {
+			return bad("chain", "%v", err)
+		}
+	}
+	if _, err := headers.ParseCheckpoint(s.Chain.Checkpoint); err != nil {
+		return bad("chain.checkpoint", "%v", err)
 	}
 	if !s.Price.Default.Valid() {
 		return bad("price.default", "%d is not between 0 and %d", s.Price.Default, money.MaxRate)

@@ -69,6 +69,7 @@ type daemon struct {
 func (d *daemon) configure() {
 	s := box.DefaultSettings()
 	s.Listen.Peers, s.Listen.Web = "127.0.0.1:0", "127.0.0.1:0"
+	s.Chain.Offline = true // else it would ask the public services
 	if err := box.WriteSettings(filepath.Join(d.dir, "bitcdnd.toml"), s); err != nil {
 		d.b.Fatal(err)
 	}
