@@ -23,8 +23,12 @@ func WriteHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, sc
 }
 
 func writeHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, scratch string, now time.Time, random io.Reader) error {
-	path := filepath.Join(scratch, "backup.tmp")
-	defer os.Remove(path)
+	dir, err := os.MkdirTemp(scratch, scratchPattern)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, ledgerName)
 	if err := l.Backup(ctx, path); err != nil {
 		return err
 	}
@@ -37,6 +41,18 @@ func writeHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, sc
 		_, err := io.Copy(w, untilDone{ctx, f})
 		return err
 	})
+}
+
+// scratchPattern names the folders with copies of the ledger.
+const scratchPattern = "backup-*.tmp"
+
+// clearScratch removes what a program that was killed has left.
+func clearScratch(scratch string) error {
+	left, err := filepath.Glob(filepath.Join(scratch, scratchPattern))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // untilDone is a Reader that ends with its context.

@@ -108,8 +108,12 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	return &Keeper{cfg: cfg, before: -1}
 }
 
-// Run makes backups until ctx ends, and one more of the state then.
+// Run makes backups until ctx ends, and one more of the state then. No other
+// program uses the Scratch folder.
 func (k *Keeper) Run(ctx context.Context) error {
+	if err := clearScratch(k.cfg.Scratch); err != nil {
+		return err
+	}
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { k.repeat(ctx, historyLook, "whole ledger", k.StepHistory) })

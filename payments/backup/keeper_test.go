@@ -313,6 +313,7 @@ func TestKeeperRuns(t *testing.T) {
 	bubble(t, func(m *machine, c *memory.Chain) {
 		dir := m.TempDir()
 		k := m.keeper(dir, time.Now, nil)
+		m.must(os.Mkdir(filepath.Join(m.dir, "backup-123.tmp"), 0o700)) // of a box that was killed
 		ctx, cancel := context.WithCancel(m.ctx)
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
@@ -326,7 +327,7 @@ func TestKeeperRuns(t *testing.T) {
 		if n := len(backups(m.T, dir, "history")); n != 1 {
 			m.Errorf("%d backups of the whole ledger", n)
 		}
-		if left, err := filepath.Glob(filepath.Join(m.dir, "backup.tmp*")); len(left) != 0 || err != nil {
+		if left, err := filepath.Glob(filepath.Join(m.dir, "backup-*")); len(left) != 0 || err != nil {
 			m.Error(left, err)
 		}
 		if r := m.recoverNewest(dir); s.line(r).Chain != 200 {
