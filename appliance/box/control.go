@@ -15,7 +15,6 @@ import (
 
 	"github.com/bitcdn/bitcdn/appliance/catalog"
 	"github.com/bitcdn/bitcdn/payments/money"
-	"github.com/bitcdn/bitcdn/payments/wallet"
 	"github.com/bitcdn/bitcdn/webui"
 )
 
@@ -26,6 +25,9 @@ const controlSocket = "control.sock"
 // maxControl is the longest request and answer in bytes: a torrent in base64
 // and some more.
 const maxControl = 64 << 20
+
+// controlTimeout is how long the box may take for an answer that is no long one.
+const controlTimeout = time.Minute
 
 // AddRequest registers a title.
 type AddRequest struct {
@@ -58,14 +60,41 @@ type SweepRequest struct {
 	DryRun bool `json:"dry_run"`
 }
 
-// SweepResponse says what was paid out, or would be.
+// SweepResponse says what was paid out, or would be: in all, and in each
+// transaction.
 type SweepResponse struct {
 	Inputs int            `json:"inputs"`
 	Total  money.Satoshis `json:"total"`
 	Fee    money.Satoshis `json:"fee"`
 	Payout money.Satoshis `json:"payout"`
 	To     string         `json:"to"`
-	Txid   string         `json:"txid,omitempty"` // empty for a dry run
+	Txid   string         `json:"txid,omitempty"` // of the first; empty for a dry run
+
+	Transactions []SweepTransaction `json:"transactions"`
+	// Consolidations join small coins for no fee; they pay nothing out yet.
+	Consolidations []SweepTransaction `json:"consolidations,omitempty"`
+	// Left and Dust are coins that are not paid out: because of their fee, and
+	// because they cost more than they are worth.
+	Left money.Satoshis `json:"left"`
+	Dust money.Satoshis `json:"dust"`
+}
+
+// SweepTransaction is one transaction of a payout.
+type SweepTransaction struct {
+	Txid     string         `json:"txid,omitempty"` // empty for a dry run
+	Total    money.Satoshis `json:"total"`
+	Fee      money.Satoshis `json:"fee"`
+	FeeShare int            `json:"fee_share"` // per mille of the total
+	FeeRate  money.FeeRate  `json:"fee_rate"`  // satoshis per 1,000 bytes
+	Payout   money.Satoshis `json:"payout"`
+	Inputs   []SweepInput   `json:"inputs"`
+}
+
+// SweepInput is a coin that is paid out.
+type SweepInput struct {
+	Coin   string         `json:"coin"` // txid:index
+	Value  money.Satoshis `json:"value"`
+	Titles []string       `json:"titles,omitempty"` // that it was earned with
 }
 
 // RemoveRequest forgets a title; its data stays.
@@ -110,24 +139,11 @@ func (b *Box) control() http.Handler {
 		return Empty{}, err
 	})
 	handle(mux, "/close", b.controlClose)
-	handle(mux, "/sweep", func(ctx context.Context, r SweepRequest) (SweepResponse, error) {
-		plan, err := b.Sweep(ctx, r.DryRun)
-		if err != nil {
-			return SweepResponse{}, err
-		}
-		return sweepResponse(plan, b.opt.Settings.Payout.Address), nil
-	})
+	handle(mux, "/sweep", b.controlSweep)
+	b.controlLedger(mux)
 	handle(mux, "/check", func(ctx context.Context, _ Empty) (Empty, error) { return Empty{}, b.ledger.Check(ctx) })
 	handle(mux, "/status", func(ctx context.Context, _ Empty) (webui.Status, error) { return b.Status(ctx) })
 	return mux
-}
-
-func sweepResponse(p wallet.Plan, to string) SweepResponse {
-	r := SweepResponse{Inputs: len(p.Coins), Total: p.Total, Fee: p.Fee, Payout: p.Payout, To: to}
-	if !p.Txid.IsZero() {
-		r.Txid = p.Txid.String()
-	}
-	return r
 }
 
 func (b *Box) controlAdd(ctx context.Context, r AddRequest) (AddResponse, error) {
@@ -178,14 +194,12 @@ func handle[Request, Response any](mux *http.ServeMux, path string, fn func(cont
 		var request Request
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControl)).Decode(&request); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			_ = json.NewEncoder(w).Encode(controlError{"request: " + err.Error()})
+			refuse(w, http.StatusBadRequest, "request: "+err.Error())
 			return
 		}
 		response, err := fn(r.Context(), request)
 		if err != nil {
-			w.WriteHeader(http.StatusUnprocessableEntity)
-			_ = json.NewEncoder(w).Encode(controlError{err.Error()})
+			refuse(w, http.StatusUnprocessableEntity, err.Error())
 			return
 		}
 		_ = json.NewEncoder(w).Encode(response) // a caller that has gone is no error of ours
@@ -204,7 +218,7 @@ type Control struct {
 // NewControl returns a Control for the box on a data folder.
 func NewControl(dataDir string) *Control {
 	path := filepath.Join(dataDir, controlSocket)
-	return &Control{path: path, client: http.Client{Timeout: time.Minute, Transport: &http.Transport{
+	return &Control{path: path, client: http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -252,35 +266,48 @@ func (c *Control) Status(ctx context.Context) (webui.Status, error) {
 
 // call asks the box. Errors are ErrNotRunning and the box's own words.
 func call[Response any](ctx context.Context, c *Control, path string, request any) (response Response, err error) {
-	body, err := json.Marshal(request)
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	body, err := c.stream(ctx, path, request)
 	if err != nil {
 		return response, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://box"+path, bytes.NewReader(body))
-	if err != nil {
-		return response, err
-	}
-	answer, err := c.client.Do(r)
-	if err != nil {
-		if ctx.Err() != nil {
-			return response, ctx.Err()
-		}
-		return response, fmt.Errorf("%w on %s: %w", ErrNotRunning, c.path, err)
-	}
-	defer answer.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(answer.Body, maxControl))
+	defer body.Close()
+	b, err := io.ReadAll(io.LimitReader(body, maxControl))
 	if err != nil {
 		return response, fmt.Errorf("the box's answer: %w", err)
-	}
-	if answer.StatusCode != http.StatusOK {
-		var refusal controlError
-		if json.Unmarshal(b, &refusal) != nil || refusal.Error == "" {
-			return response, fmt.Errorf("the box answered %s", answer.Status)
-		}
-		return response, errors.New(refusal.Error)
 	}
 	if err := json.Unmarshal(b, &response); err != nil {
 		return response, fmt.Errorf("the box's answer: %w", err)
 	}
 	return response, nil
+}
+
+// stream asks the box and returns its answer to be read, for as long as ctx
+// lasts. Errors are those of call.
+func (c *Control) stream(ctx context.Context, path string, request any) (io.ReadCloser, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://box"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.client.Do(r)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%w on %s: %w", ErrNotRunning, c.path, err)
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	var refusal controlError
+	if json.NewDecoder(io.LimitReader(answer.Body, maxControl)).Decode(&refusal) != nil || refusal.Error == "" {
+		return nil, fmt.Errorf("the box answered %s", answer.Status)
+	}
+	return nil, errors.New(refusal.Error)
 }

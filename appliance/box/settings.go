@@ -104,14 +104,6 @@ type ChannelSettings struct {
 	IdleClose        Duration       `toml:"idle_close" comment:"channels on which nothing moves are settled after this"`
 }
 
-// PayoutSettings say where the earnings go.
-type PayoutSettings struct {
-	Address     string         `toml:"address" comment:"where earnings are swept; empty keeps them in the box's wallet"`
-	Threshold   money.Satoshis `toml:"threshold" comment:"satoshis from which on a sweep is made"`
-	MaxFeeShare int            `toml:"max_fee_share" comment:"fee in thousandths of the amount above which no sweep is made"`
-	Every       Duration       `toml:"every" comment:"how often it is looked whether a sweep is due"`
-}
-
 // Duration is a time.Duration written as "90s" or "1h30m".
 type Duration time.Duration
 
@@ -220,12 +212,9 @@ func (s *Settings) Check() error {
 		return bad("channels.idle_close", "below a minute")
 	case s.Chain.Poll < Duration(100*time.Millisecond):
 		return bad("chain.poll", "below 100 ms")
-	case !s.Payout.Threshold.Valid():
-		return bad("payout.threshold", "%d", s.Payout.Threshold)
-	case s.Payout.MaxFeeShare < 1 || s.Payout.MaxFeeShare > 1000:
-		return bad("payout.max_fee_share", "%d is not between 1 and 1000", s.Payout.MaxFeeShare)
-	case s.Payout.Every < Duration(time.Second):
-		return bad("payout.every", "below a second")
+	}
+	if name, why := s.Payout.check(); name != "" {
+		return bad(name, "%s", why)
 	}
 	if s.Payout.Address != "" {
 		if _, err := bsv.ParseAddress(s.Payout.Address, s.Network); err != nil {

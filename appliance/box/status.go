@@ -43,8 +43,9 @@ func (b *Box) earnings(ctx context.Context, s *webui.Status) error {
 	if err != nil {
 		return err
 	}
-	s.Earnings = webui.Earnings{Unsettled: totals.Unsettled, OnChain: max(totals.Settled-totals.Swept-totals.SweepFees, 0),
-		Swept: totals.Swept, Fees: totals.SweepFees, Royalties: totals.Royalty}
+	// A payout that is not in a block yet is not paid out.
+	s.Earnings = webui.Earnings{Unsettled: totals.Unsettled, OnChain: max(totals.Settled-totals.SweptMined-totals.SweepFeesMined, 0),
+		Swept: totals.SweptMined, Fees: totals.SweepFeesMined, Royalties: totals.Royalty}
 	sweeps, err := b.ledger.OutgoingFor(ctx, ledger.Sweep, sweepsShown)
 	if err != nil {
 		return err

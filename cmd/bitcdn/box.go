@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/bitcdn/bitcdn/appliance/box"
@@ -13,6 +14,9 @@ import (
 )
 
 func runBox(ctx context.Context, args []string, io stdio) error {
+	if len(args) > 0 && args[0] == "ledger" {
+		return runBoxLedger(ctx, args[1:], io)
+	}
 	flags := flagSet(io, "box", "VERB", `Manages a bitcdnd that runs on this machine.
 
   add TORRENT FOLDER   sell a title; FOLDER contains its file or folder
@@ -21,6 +25,7 @@ func runBox(ctx context.Context, args []string, io stdio) error {
   status               titles, earnings, channels, health
   close [CHANNEL]      settle one channel, or all of them
   sweep                pay the earnings out now
+  ledger …             export, totals, check: bitcdn box ledger --help
   check                recompute the ledger's balances`)
 	data := flags.String("data", environment("BITCDN_BOX", "/var/lib/bitcdn"), "the box's data `folder`; env BITCDN_BOX")
 	price := rateFlag(flags, "price", 0, "with add and price; the box's default where it is not given")
@@ -103,11 +108,45 @@ func (b *boxCommand) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.io.out, "%d coins, %v\nfee    %v\npayout %v to %s\n", plan.Inputs, plan.Total, plan.Fee, plan.Payout, plan.To)
-	if plan.Txid != "" {
-		fmt.Fprintf(b.io.out, "txid   %s\n", plan.Txid)
+	for i, tx := range plan.Transactions {
+		if len(plan.Transactions) > 1 {
+			fmt.Fprintf(b.io.out, "payout %d of %d\n", i+1, len(plan.Transactions))
+		}
+		b.transaction(tx)
+		fmt.Fprintf(b.io.out, "payout %v to %s\n", tx.Payout, plan.To)
+		if tx.Txid != "" {
+			fmt.Fprintf(b.io.out, "txid   %s\n", tx.Txid)
+		}
+	}
+	if len(plan.Transactions) > 1 {
+		fmt.Fprintf(b.io.out, "in all %v of %d coins, %v fees\n", plan.Payout, plan.Inputs, plan.Fee)
+	}
+	for _, tx := range plan.Consolidations {
+		fmt.Fprintln(b.io.out, "small coins joined for nothing, to be paid out later")
+		b.transaction(tx)
+		if tx.Txid != "" {
+			fmt.Fprintf(b.io.out, "txid   %s\n", tx.Txid)
+		}
+	}
+	if plan.Left > 0 {
+		fmt.Fprintf(b.io.out, "left   %v, of which the fee would take too much\n", plan.Left)
+	}
+	if plan.Dust > 0 {
+		fmt.Fprintf(b.io.out, "dust   %v in coins that cost more than they are worth\n", plan.Dust)
 	}
 	return nil
+}
+
+// transaction prints the inputs and the fee of one.
+func (b *boxCommand) transaction(tx box.SweepTransaction) {
+	if b.dryRun {
+		w := tabwriter.NewWriter(b.io.out, 0, 0, 2, ' ', 0)
+		for _, in := range tx.Inputs {
+			fmt.Fprintf(w, "  %s\t%v\t%s\n", in.Coin, in.Value, printable(strings.Join(in.Titles, ", ")))
+		}
+		_ = w.Flush() // as with all that is printed, the end of a pipe is no error
+	}
+	fmt.Fprintf(b.io.out, "%d coins, %v\nfee    %v, %d.%d %% (%v)\n", len(tx.Inputs), tx.Total, tx.Fee, tx.FeeShare/10, tx.FeeShare%10, tx.FeeRate)
 }
 
 func (b *boxCommand) status(ctx context.Context) error {
@@ -120,7 +159,7 @@ func (b *boxCommand) status(ctx context.Context) error {
 		fmt.Fprintf(b.io.out, "! %s %s\n", c.Title, c.Remedy)
 	}
 	e := s.Earnings
-	fmt.Fprintf(b.io.out, "earned %v: %v in open channels, %v on the chain, %v paid out, %v fees\n", e.Earned(), e.Unsettled, e.OnChain, e.Swept, e.Fees)
+	fmt.Fprintf(b.io.out, "earned %v: %v not settled yet, %v on the chain, %v paid out, %v fees\n", e.Earned(), e.Unsettled, e.OnChain, e.Swept, e.Fees)
 	fmt.Fprintf(b.io.out, "%d connections, %s/s, %s sent\n\n", s.Traffic.Connections, size(s.Traffic.UploadRate), size(s.Traffic.Uploaded))
 	w := tabwriter.NewWriter(b.io.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "INFO HASH\tSIZE\tPRICE\tROYALTY\tSOLD\tEARNED\tNAME")

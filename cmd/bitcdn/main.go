@@ -74,6 +74,10 @@ func hintFor(err error) string {
 		return "see bitcdn help"
 	case errors.Is(err, errBudget):
 		return "run the same command with a larger --budget; what is here already is kept"
+	case errors.Is(err, errUnseen):
+		return "do not send it again: it is stored, and goes out when bitcdn runs the next time, as with bitcdn wallet balance"
+	case errors.Is(err, errDeclined):
+		return ""
 	case errors.Is(err, errInterrupted):
 		return "run the same command again to go on where it stopped"
 	case errors.Is(err, errOtherTorrent):
@@ -111,8 +115,8 @@ func commands() []command {
 	return []command{
 		{"publish", "DIR|FILE", "make a torrent with your signed terms", runPublish},
 		{"get", "MAGNET|TORRENT", "download, and pay the seeders that ask for it", runGet},
-		{"wallet", "address|balance|send", "the wallet that pays", runWallet},
-		{"box", "add|remove|price|close|sweep|status|check", "manage a running bitcdnd", runBox},
+		{"wallet", "[address|balance|send|history]", "the wallet that pays", runWallet},
+		{"box", "add|remove|price|close|sweep|status|ledger", "manage a running bitcdnd", runBox},
 	}
 }
 

@@ -177,16 +177,18 @@ func (p *purse) refresh(ctx context.Context) error {
 	return nil
 }
 
-// bound is what the channels hold that are not settled.
-func (p *purse) bound(ctx context.Context) (sum money.Satoshis, err error) {
+// bound is what the channels hold that are not settled, and the last height
+// from which on that can be taken back.
+func (p *purse) bound(ctx context.Context) (sum money.Satoshis, last uint32, err error) {
 	open := true
 	rows, err := p.ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
 	for _, row := range rows {
 		if sum, err = sum.Add(row.Capacity); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
+		last = max(last, row.RefundHeight)
 	}
-	return sum, err
+	return sum, last, err
 }
 
 // settle gives the outbox a little time to bring what waits to the network.

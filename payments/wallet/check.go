@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
@@ -76,7 +77,8 @@ type checker struct {
 func (k *checker) differ(format string, args ...any) {
 	switch n := len(k.Differences); {
 	case n < MaxDifferences-1:
-		k.Differences = append(k.Differences, fmt.Sprintf(format, args...))
+		sentence := fmt.Sprintf(format, args...)
+		k.Differences = append(k.Differences, strings.ToUpper(sentence[:1])+sentence[1:])
 	case n == MaxDifferences-1:
 		k.Differences = append(k.Differences, "There is more that differs.")
 	}
@@ -124,7 +126,7 @@ func (k *checker) keys() error {
 // stored compares a transaction's row with its bytes.
 func (k *checker) stored(o ledger.Outgoing) error {
 	k.Transactions++
-	what := fmt.Sprintf("%s %s", o.Purpose, bsv.Txid(o.Txid))
+	what := fmt.Sprintf("the %s %s", o.Purpose, bsv.Txid(o.Txid))
 	tx, err := bsv.ParseTx(o.Raw, ledger.MaxRaw)
 	if err != nil {
 		k.differ("The stored bytes of %s are no transaction: %v.", what, err)
@@ -306,7 +308,7 @@ func (k *checker) transaction(o ledger.Outgoing) error {
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("%s %s", o.Purpose, bsv.Txid(o.Txid))
+	what := fmt.Sprintf("the %s %s", o.Purpose, bsv.Txid(o.Txid))
 	found := len(k.Differences)
 	switch {
 	case o.State == ledger.Mined && st.State != chain.Mined:

@@ -132,7 +132,7 @@ func TestWhatDiffersFromTheChain(t *testing.T) {
 			r.mine(1)
 			r.chain.Reorganise(1)
 			r.chain.Drop(txid)
-		}, `close .* is said to be in block \d+; it is unknown|Coin .* is not on the chain|chain does not know the close`},
+		}, `The close .* is said to be in block \d+; it is unknown|Coin .* is not on the chain|chain does not know the close`},
 		"a transaction that was seen": {func(r *rig) {
 			txid := r.settle(r.sold(5000))
 			r.step()
@@ -156,7 +156,7 @@ func TestWhatDiffersFromTheChain(t *testing.T) {
 			o := f.Outgoing(ledger.Send)
 			o.Fee++
 			r.must(r.ledger.PutOutgoing(r.ctx, o))
-		}, `pays a fee of \d+ sat, booked are \d+ sat|is set aside for send .* which does not spend it|spends 1 coins, the ledger has 2 of them`},
+		}, `pays a fee of \d+ sat, booked are \d+ sat|is set aside for the send .* which does not spend it|spends 1 coins, the ledger has 2 of them`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(r *rig) {
