@@ -81,6 +81,8 @@ type Box struct {
 	peerID    [20]byte
 	rate      *rateMeter
 	tip       atomic.Pointer[chain.Header] // nil until the chain has answered
+
+	unwritable atomic.Bool // the ledger, at the last attempt
 }
 
 // Run is a box from start to end.
@@ -104,7 +106,7 @@ func Run(ctx context.Context, opt Options) error {
 // open brings up everything that is not a service, lowest first.
 func (b *Box) open(ctx context.Context) (err error) {
 	s := &b.opt.Settings
-	if b.ledger, err = ledger.Open(ctx, filepath.Join(b.opt.DataDir, "money.db"), b.opt.Clock); err != nil {
+	if b.ledger, err = ledger.OpenWith(ctx, filepath.Join(b.opt.DataDir, "money.db"), b.opt.Clock, ledger.Options{Wrote: b.ledgerWrote}); err != nil {
 		return err
 	}
 	if err := b.openChain(ctx); err != nil {
@@ -222,6 +224,7 @@ func (b *Box) serve(ctx context.Context) error {
 		group.Go(func() error { return serveHTTP(ctx, pages, listeners.web) })
 	}
 	group.Go(func() error { return serveHTTP(ctx, &http.Server{Handler: b.control()}, listeners.control) })
+	group.Go(func() error { return b.retryLedger(ctx) })
 	group.Go(func() error { return b.rate.run(ctx, func() int64 { return b.server.Stats().BytesSent }) })
 	group.Go(func() error {
 		return systemd.Watchdog(ctx, systemd.WallTicker, b.opt.Log, func() error { return b.alive(ctx) })
