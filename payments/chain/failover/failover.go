@@ -19,16 +19,23 @@
 // one of them, so that a service on another branch of the chain does not hide
 // what the others can prove. Without a proof all are asked. What competes is
 // gathered from all that were. Where one says that a transaction is
-// on its way and another that it has lost, the winner's own status decides: the
-// transaction is Conflicted when the winner is mined, and otherwise as the first
-// one says.
+// on its way and another that it has lost, the winner decides: the transaction
+// is Conflicted when the winner is mined, with a proof and with an input in
+// common where there are Options.Headers, and otherwise as the first one says.
+//
+// A service that broadcasts may take a transaction and keep it to itself. What
+// only OwnOnly services call seen is Unknown where one that sees all does not
+// know it, so that it is sent again, to all of them. And what one of them alone
+// calls lost is ErrUnavailable while others that answered before are silent.
 //
 // Broadcast goes to the first service that takes the transaction. One service's
 // refusal must not lose a payment, so that it is Rejected only when no service
 // takes it. The reason is that of the first that refused, but for one that knows
 // that inputs are spent where the first only misses them, and one that time may
 // heal where the first one's is final. Services that do not answer have no vote,
-// and where none answers it is ErrUnavailable. No service is
+// and where none answers it is ErrUnavailable; so it is also where an
+// OwnOnly one alone refuses for good, and another that answered before is
+// silent. No service is
 // asked about what can be seen here: a lock time above the tip, and with the
 // previous outputs at hand also wrong amounts. No second one is asked where the
 // first says Invalid and a signature does not hold here either.
@@ -89,7 +96,8 @@ type Options struct {
 	// will do. It is brought up to date where one ends elsewhere.
 	Headers *headers.Chain
 	// BroadcastAll hands a transaction to all services once one has taken it, and
-	// waits for them; what they say does not count.
+	// waits for them a moment; what they say does not count. Without it a service
+	// that takes a transaction and does nothing keeps it from the network.
 	BroadcastAll bool
 }
 

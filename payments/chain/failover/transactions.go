@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
@@ -107,7 +109,7 @@ func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, erro
 		return s, err
 	}
 	// It has lost, says one, and another that it has not.
-	for _, winner := range s.Competing {
+	for _, winner := range s.Competing[:min(len(s.Competing), maxWinners)] {
 		if winner == txid {
 			continue
 		}
@@ -115,11 +117,43 @@ func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, erro
 		if ctx.Err() != nil {
 			return chain.Status{}, err
 		}
-		if err == nil && w.State == chain.Mined && (w.Proof != nil || s.State != chain.Mined) {
+		if err == nil && w.State == chain.Mined && (w.Proof != nil || s.State != chain.Mined) && b.displaces(ctx, winner, w, txid) {
 			return chain.Status{State: chain.Conflicted, Competing: s.Competing}, nil
+		}
+		if ctx.Err() != nil {
+			return chain.Status{}, fmt.Errorf("what displaced %s: %w: %w", txid, chain.ErrUnavailable, ctx.Err())
 		}
 	}
 	return s, nil
+}
+
+// maxWinners is how many transactions are asked about that are said to have
+// displaced another.
+const maxWinners = 4
+
+// displaces reports whether a transaction that is called mined is, and spends an
+// output that the other one spends too. Without headers the service's word
+// counts: nothing could be proven.
+func (b *Backend) displaces(ctx context.Context, winner bsv.Txid, w chain.Status, loser bsv.Txid) bool {
+	if b.opt.Headers == nil {
+		return true
+	}
+	if w.Proof == nil || !b.isKnown(winner, w) {
+		return false
+	}
+	won, err := b.RawTx(ctx, winner)
+	if err != nil {
+		return false
+	}
+	lost, err := b.RawTx(ctx, loser)
+	if err != nil {
+		return false
+	}
+	taken := make(map[bsv.Outpoint]bool, len(won.Inputs))
+	for _, in := range won.Inputs {
+		taken[in.Prev] = true
+	}
+	return slices.ContainsFunc(lost.Inputs, func(in bsv.Input) bool { return taken[in.Prev] })
 }
 
 // status gathers what the services say, and whether any of them says that the
@@ -127,10 +161,11 @@ func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, erro
 func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status, lost bool, err error) {
 	problems := trouble{question: "ask for the status of " + txid.String()}
 	answers, home := 0, false
+	var v voices
 	var competing []bsv.Txid
 	candidates, up := b.candidates()
 	for i, s := range candidates {
-		if home || i >= up && answers > 0 {
+		if home || i >= up && answers > 0 && !v.loneLoss() {
 			break
 		}
 		st, err := call(ctx, b, s, func(ctx context.Context, s chain.Backend) (chain.Status, error) {
@@ -148,9 +183,11 @@ func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status,
 			fallthrough
 		case err != nil:
 			problems.add(s.Name, err)
+			v.missed = v.missed || isVoter(s, err)
 			continue
 		}
 		answers++
+		v.hear(s, st.State)
 		lost = lost || st.State == chain.Conflicted
 		competing = append(competing, st.Competing...)
 		home = st.Proof != nil && b.leadsHome(ctx, s.Backend, txid, st)
@@ -166,7 +203,54 @@ func (b *Backend) status(ctx context.Context, txid bsv.Txid) (best chain.Status,
 	}
 	slices.SortFunc(competing, func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
 	best.Competing = slices.Compact(competing)
+	switch {
+	case best.State == chain.Seen && v.isSwallowed() && len(best.Competing) == 0:
+		return chain.Status{}, lost, nil
+	case best.State == chain.Conflicted && v.loneLoss() && v.missed:
+		return chain.Status{}, false, fmt.Errorf("one service alone calls it lost: %w: %w", chain.ErrUnavailable, problems.err())
+	}
 	return best, lost, nil
+}
+
+// voices are who said what of a transaction.
+type voices struct {
+	index  bool // one that knows all transactions answered
+	seen   bool // and has this one
+	denied bool // or does not know it
+	lost   int  // how many call it lost
+	missed bool // one that would know did not answer
+}
+
+func (v *voices) hear(s *service, state chain.State) {
+	if state == chain.Conflicted {
+		v.lost++
+	}
+	if s.OwnOnly {
+		return
+	}
+	v.index = true
+	v.seen = v.seen || state == chain.Seen || state == chain.Mined
+	v.denied = v.denied || state == chain.Unknown
+}
+
+// isSwallowed reports whether only services that broadcast call a transaction
+// seen, and one that would see it does not know it.
+func (v *voices) isSwallowed() bool { return v.denied && !v.seen }
+
+// loneLoss reports whether a single service that broadcasts calls a transaction
+// lost, and nobody else said anything.
+func (v *voices) loneLoss() bool { return v.lost == 1 && !v.index }
+
+// isVoter reports whether a service that did not answer a question would have
+// had a say: one that never answered anything may want a key that the owner has
+// not got.
+func isVoter(s *service, err error) bool {
+	if errors.Is(err, errSilent) || errors.Is(err, chain.ErrUnsupported) || errors.Is(err, chain.ErrNotFound) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.lastAnswer.IsZero()
 }
 
 // rank orders what is said of a transaction by how much it tells.
@@ -212,6 +296,7 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 	problems := trouble{question: "broadcast " + txid.String()}
 	var verdict error
 	var reason chain.Reason // of verdict
+	refusals, index, missed := 0, false, false
 	candidates, up := b.candidates()
 	for i, s := range candidates {
 		_, err := call(ctx, b, s, send)
@@ -221,6 +306,8 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 			b.tell(ctx, candidates[min(i+1, up):up], send)
 			return nil
 		case errors.As(err, &rejected):
+			refusals++
+			index = index || !s.OwnOnly
 			if verdict == nil || outweighs(rejected.Reason, reason) {
 				verdict, reason = fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, rejected), rejected.Reason
 			}
@@ -231,7 +318,12 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 			return fmt.Errorf("broadcast %s: %s: %w", txid, s.Name, err)
 		default:
 			problems.add(s.Name, err)
+			missed = missed || isVoter(s, err)
 		}
+	}
+	if verdict != nil && reason.Final() && refusals == 1 && !index && missed {
+		problems.texts = append(problems.texts, "one service alone refuses it for good: "+verdict.Error())
+		return problems.err()
 	}
 	if verdict != nil {
 		return verdict
@@ -249,16 +341,29 @@ func outweighs(later, earlier chain.Reason) bool {
 	return earlier.Final() && !later.Final()
 }
 
-// tell hands a transaction that the network has to further services.
+// tellGrace is how long Broadcast waits for services whose word does not count
+// any more.
+const tellGrace = 2 * time.Second
+
+// tell hands a transaction that the network has to further services. A slow one
+// is not waited for.
 func (b *Backend) tell(ctx context.Context, services []*service, send func(context.Context, chain.Backend) (struct{}, error)) {
-	if !b.opt.BroadcastAll {
+	if !b.opt.BroadcastAll || len(services) == 0 {
 		return
 	}
 	var wg sync.WaitGroup
 	for _, s := range services {
-		wg.Go(func() { _, _ = call(ctx, b, s, send) })
+		wg.Go(func() { _, _ = call(context.WithoutCancel(ctx), b, s, send) }) // call bounds its time
 	}
-	wg.Wait()
+	told := make(chan struct{})
+	go func() { wg.Wait(); close(told) }()
+	grace := time.NewTimer(tellGrace)
+	defer grace.Stop()
+	select {
+	case <-told:
+	case <-grace.C:
+	case <-ctx.Done():
+	}
 }
 
 // hopeless returns the *chain.Rejected of a transaction that no service needs to
@@ -299,12 +404,29 @@ func (b *Backend) hopeless(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) e
 	return nil
 }
 
-// Watch implements chain.Watcher: it watches all services that can be watched.
-// Where one of them ends, the others go on; when all have, it returns what they
-// said.
+// Watch implements chain.Watcher: it watches all services that can be watched,
+// each of them again a while after it has ended, and returns when ctx ends;
+// ErrUnsupported where none can be.
+//
+// News are passed on at once, and then by the batch: a service that never stops
+// telling would else have everybody ask all the time.
 func (b *Backend) Watch(ctx context.Context, changed func(txid bsv.Txid)) error {
 	problems := trouble{question: "watch"}
-	var mu sync.Mutex // of problems, and of changed: one call after the other
+	var mu sync.Mutex // of problems and news
+	news := make(map[bsv.Txid]bool)
+	some := make(chan struct{}, 1)
+	hear := func(txid bsv.Txid) {
+		mu.Lock()
+		if len(news) < maxNews {
+			news[txid] = true
+		}
+		mu.Unlock()
+		select {
+		case some <- struct{}{}:
+		default:
+		}
+	}
+	ended := make(chan struct{})
 	var wg sync.WaitGroup
 	for _, s := range b.services {
 		watcher, ok := s.Backend.(chain.Watcher)
@@ -312,19 +434,53 @@ func (b *Backend) Watch(ctx context.Context, changed func(txid bsv.Txid)) error 
 			continue
 		}
 		wg.Go(func() {
-			err := watcher.Watch(ctx, func(txid bsv.Txid) {
-				mu.Lock()
-				defer mu.Unlock()
-				changed(txid)
-			})
+			err := watcher.Watch(ctx, hear)
+			for !errors.Is(err, chain.ErrUnsupported) {
+				if pause(ctx, lastSkip); ctx.Err() != nil {
+					break
+				}
+				err = watcher.Watch(ctx, hear)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			problems.add(s.Name, err)
 		})
 	}
-	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
+	go func() { wg.Wait(); close(ended) }()
+	for {
+		select {
+		case <-some:
+		case <-ended:
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return problems.err()
+		}
+		mu.Lock()
+		batch := slices.SortedFunc(maps.Keys(news), func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
+		clear(news)
+		mu.Unlock()
+		for _, txid := range batch {
+			if ctx.Err() == nil {
+				changed(txid)
+			}
+		}
+		pause(ctx, newsPause)
 	}
-	return problems.err()
+}
+
+const (
+	// maxNews is how many transactions are remembered until they are told of.
+	maxNews = chain.MaxSent
+	// newsPause is how long no further news are passed on.
+	newsPause = 10 * time.Second
+)
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

@@ -236,7 +236,7 @@ func Open(ctx context.Context, cfg Config) (*View, error) {
 		Agree: agree, Clock: cfg.Clock, Progress: cfg.Progress}); err != nil {
 		return nil, fmt.Errorf("header chain: %w", err)
 	}
-	if v.services, err = failover.New(all, failover.Options{Clock: cfg.Clock, Headers: v.headers}); err != nil {
+	if v.services, err = failover.New(all, failover.Options{Clock: cfg.Clock, Headers: v.headers, BroadcastAll: true}); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrService, err), v.headers.Close())
 	}
 	v.Backend = spv.New(v.services, v.headers, spv.Options{Sources: sources, Clock: cfg.Clock, Log: cfg.Log})
