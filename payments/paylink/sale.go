@@ -386,10 +386,20 @@ func (s *sale) payee(id wire.ChannelID) *payeeRun {
 // step applies an event to a channel, or to the offer.
 func (s *sale) step(ctx context.Context, r *payeeRun, ev channel.Event) error {
 	before := r.state.Phase
+	checked, ok := ev.(channel.FundingChecked)
+	if ok && checked.Refusal == nil && !checked.Confirmed {
+		// Decided here and not by the check: many of them may end at one time.
+		id := r.state.ID()
+		if s.seller.admit(id) {
+			defer s.seller.dismiss(id)
+		} else {
+			checked.Refusal = &wire.Refusal{Code: wire.CodeUnavailable, Text: "too much rests on fundings that are not mined; wait for the next block"}
+			ev = checked
+		}
+	}
 	if err := r.step(ctx, ev); err != nil {
 		return err
 	}
-	checked, ok := ev.(channel.FundingChecked)
 	if ok && checked.Refusal != nil && checked.Refusal.Code.OfFunding() {
 		if s.refused++; s.refused == maxRefused {
 			s.conn.Fail(fmt.Errorf("%d fundings refused: %w", maxRefused, channel.ErrProtocol))

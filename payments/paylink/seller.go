@@ -470,19 +470,31 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	if status.State == chain.Conflicted {
 		return refused(wire.CodeDoubleSpend, "the funding is in conflict with another transaction")
 	}
-	if status.State != chain.Mined && s.overexposed() {
-		return channel.FundingChecked{Refusal: &wire.Refusal{Code: wire.CodeUnavailable, Text: "too much rests on fundings that are not mined; wait for the next block"}}
-	}
 	return channel.FundingChecked{Confirmed: status.State == chain.Mined, Height: tip.Height}
 }
 
-// overexposed says whether one more channel on a funding that is not mined
-// could pass UnconfirmedTotal.
-func (s *Seller) overexposed() bool {
+// admit says whether a channel may begin to deliver on a funding that is not
+// mined, within UnconfirmedTotal. From then on it counts, until its state is
+// stored, which counts itself, or it is dismissed.
+func (s *Seller) admit(id wire.ChannelID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	each := s.cfg.Offer.UnconfirmedLimit
-	return each > 0 && int64(s.watched.exposed) >= int64(s.cfg.Offer.UnconfirmedTotal/each)
+	l, each := &s.watched, s.cfg.Offer.UnconfirmedLimit
+	if each > 0 && int64(l.exposed)+int64(len(l.admitted)) >= int64(s.cfg.Offer.UnconfirmedTotal/each) {
+		return false
+	}
+	if l.admitted == nil {
+		l.admitted = make(map[wire.ChannelID]bool)
+	}
+	l.admitted[id] = true
+	return true
+}
+
+// dismiss ends what admit began.
+func (s *Seller) dismiss(id wire.ChannelID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watched.admitted, id)
 }
 
 // ancestors returns the outputs that tx spends and its unconfirmed ancestors,

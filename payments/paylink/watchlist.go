@@ -47,6 +47,9 @@ type watchlist struct {
 	unfunded map[netip.Addr]int // by host
 	waiting  int                // sum of unfunded
 	exposed  int                // that deliver on a funding which is not mined
+
+	// admitted are about to deliver on one.
+	admitted map[wire.ChannelID]bool
 }
 
 func newWatchlist() watchlist {
@@ -56,6 +59,7 @@ func newWatchlist() watchlist {
 func (l *watchlist) put(s *channel.Payee, remote string) {
 	id := s.ID()
 	l.drop(id)
+	delete(l.admitted, id)
 	if s.Phase == channel.Closed || s.Phase == channel.Failed {
 		return
 	}
