@@ -41,10 +41,24 @@ func (b *Backend) UnspentBulk(ctx context.Context, scripts []bsv.Script) ([][]ch
 	return all, nil
 }
 
+const (
+	// maxFailures is how many proofs may fail before those of the other coins of
+	// an answer are not asked for: a service that names coins without end would
+	// keep its caller for days.
+	maxFailures = 16
+	// maxUnproven is how many coins without a proof are taken from an answer.
+	maxUnproven = 1000
+)
+
 // checkCoins replaces heights by proven ones and leaves out what cannot be.
 func (b *Backend) checkCoins(ctx context.Context, coins []chain.Coin) ([]chain.Coin, error) {
 	var checked []chain.Coin
+	failures, unproven := 0, 0
 	for _, c := range coins {
+		if failures >= maxFailures && b.holds(c.Outpoint.Txid) == nil {
+			c.Height = 0
+		}
+		asked := c.Height != 0 && !b.triedLately(c.Outpoint.Txid)
 		height, err := b.checkCoin(ctx, c)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("proof of %s: %w: %w", c.Outpoint, chain.ErrUnavailable, ctx.Err())
@@ -54,8 +68,13 @@ func (b *Backend) checkCoins(ctx context.Context, coins []chain.Coin) ([]chain.C
 			continue
 		}
 		c.Height = height
-		if c.Coinbase && height == 0 {
-			continue
+		if asked && height == 0 {
+			failures++
+		}
+		if height == 0 {
+			if unproven++; c.Coinbase || unproven > maxUnproven {
+				continue
+			}
 		}
 		checked = append(checked, c)
 	}
@@ -128,13 +147,13 @@ func (b *Backend) proveCoin(ctx context.Context, c chain.Coin) (*proven, *bsv.Tx
 }
 
 // triedLately reports whether a proof has just failed. A wallet looks at its
-// coins often.
+// coins often, and one whose proof never comes must not keep others waiting.
 func (b *Backend) triedLately(txid bsv.Txid) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f, ok := b.unproven[txid]
 	since := b.opt.Clock().Sub(f.at)
-	return ok && since >= 0 && since < retry
+	return ok && since >= 0 && since < min(retry<<min(f.times-1, 16), lastRetry)
 }
 
 func digestOf(o bsv.Output) [32]byte {

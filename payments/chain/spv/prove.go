@@ -218,7 +218,7 @@ func (b *Backend) doubt(txid bsv.Txid, why error) {
 	if !again {
 		makeRoom(b.unproven, maxNotes)
 	}
-	b.unproven[txid] = failure{reason: reason, at: b.opt.Clock()}
+	b.unproven[txid] = failure{reason: reason, at: b.opt.Clock(), times: before.times + 1}
 	b.last = reason
 	b.mu.Unlock()
 	if before.reason != reason {

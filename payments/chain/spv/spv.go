@@ -54,8 +54,12 @@ const (
 	// staleTip is the age of the newest block from which on other services than
 	// the first are asked for newer ones, and lookAround how often.
 	staleTip, lookAround = time.Hour, 10 * time.Minute
-	// retry is how long a coin whose proof has failed is left alone.
-	retry = 30 * time.Second
+	// retry is how long a coin whose proof has failed is left alone, twice as
+	// long each time up to lastRetry.
+	retry, lastRetry = 30 * time.Second, time.Hour
+	// forgotten is the age from which on a failed proof does not count: nobody
+	// asks for it any more.
+	forgotten = 2 * lastRetry
 )
 
 // ErrForged says that what a service sent is not what was asked for.
@@ -99,6 +103,7 @@ type proven struct {
 type failure struct {
 	reason string
 	at     time.Time
+	times  int
 }
 
 // New returns a view of what the services say, checked against the header
@@ -124,10 +129,17 @@ func New(services chain.Backend, h *headers.Chain, opt Options) *Backend {
 }
 
 // Unproven returns how many transactions a service calls mined without a proof
-// that holds, at most 1,024, and why the newest of them was not believed.
+// that holds, at most 1,024, and why the newest of them was not believed. What
+// nobody has asked for in two hours does not count.
 func (b *Backend) Unproven() (n int, last string) {
+	now := b.opt.Clock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for txid, f := range b.unproven {
+		if now.Sub(f.at) >= forgotten {
+			delete(b.unproven, txid)
+		}
+	}
 	if len(b.unproven) == 0 {
 		return 0, ""
 	}

@@ -895,3 +895,50 @@ func TestSeveralCallers(t *testing.T) {
 		}
 	}
 }
+
+// A service that names coins without end, whose proofs never come, keeps nobody
+// from the others, and is not asked for each of them.
+func TestEndlessCoins(t *testing.T) {
+	t.Parallel()
+	at := now()
+	r := newRig(t, func(s *service) chain.Backend { return prover{s} }, spv.Options{Clock: func() time.Time { return at }})
+	good := transaction(1)
+	h := r.s.mine(good)
+	coin := func(tx *bsv.Tx, height uint32) chain.Coin {
+		return chain.Coin{Coin: bsv.Coin{Outpoint: bsv.Outpoint{Txid: tx.Txid()}, Output: tx.Outputs[0]}, Height: height}
+	}
+	r.s.proof = func(txid bsv.Txid, p *chain.Proof) (*chain.Proof, error) {
+		if p == nil {
+			return nil, chain.ErrNotFound
+		}
+		return p, nil
+	}
+	for i := range uint32(5000) {
+		height := h.Height
+		if i >= 40 {
+			height = 0
+		}
+		r.s.unspent = append(r.s.unspent, coin(transaction(100+i), height))
+	}
+	r.s.unspent = append(r.s.unspent, coin(good, h.Height))
+	proven := false
+	for round := 0; !proven; round++ {
+		r.s.questions()
+		coins, err := r.Unspent(t.Context(), nil)
+		if err != nil || len(coins) > 1001 || round > 5 {
+			t.Fatal(len(coins), round, err)
+		}
+		if n := r.s.questions()["proof"]; n > 17 {
+			t.Errorf("%d proofs asked for in one answer", n)
+		}
+		proven = coins[0].Height == h.Height && coins[0].Outpoint.Txid == good.Txid()
+		at = at.Add(20 * time.Second)
+	}
+	if n, _ := r.Unproven(); n == 0 {
+		t.Error("nothing is said of it")
+	}
+	at = at.Add(3 * time.Hour)
+	if n, last := r.Unproven(); n != 0 || last != "" {
+		t.Error(n, last, "hours after anybody asked")
+	}
+}

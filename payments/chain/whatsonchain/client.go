@@ -14,9 +14,17 @@ import (
 	"github.com/bitcdn/bitcdn/payments/chain"
 )
 
-// maxAnswer is the largest answer in bytes. 100,000 outputs of one script, the
-// most that is listed at once, are about as much.
-const maxAnswer = 32 << 20
+const (
+	// maxAnswer is the largest answer in bytes: a transaction in hexadecimal, or
+	// some 15,000 outputs.
+	maxAnswer = 4 << 20
+	// maxParts bounds the elements of a JSON answer, of which the shortest take
+	// thirty times the memory that they take on the wire.
+	maxParts = 200_000
+)
+
+// errLarge says that an answer passes the limits.
+var errLarge = fmt.Errorf("too much: %w", ErrProtocol)
 
 // tries is how often a request is made that is refused as one too many.
 const tries = 3
@@ -109,6 +117,9 @@ func (c *client) post(ctx context.Context, path string, question, result any) er
 }
 
 func decode(raw []byte, path string, result any) error {
+	if bytes.Count(raw, []byte{','}) > maxParts {
+		return fmt.Errorf("%s: more than %d values: %w", path, maxParts, errLarge)
+	}
 	if err := json.Unmarshal(raw, result); err != nil {
 		return fmt.Errorf("%s: %w: %w", path, ErrProtocol, err)
 	}
@@ -183,7 +194,7 @@ func (c *client) once(ctx context.Context, method, path string, body []byte) ([]
 		return nil, fmt.Errorf("%s: %w: %w", path, chain.ErrUnavailable, err)
 	}
 	if len(answer) > maxAnswer {
-		return nil, fmt.Errorf("%s: more than %d bytes: %w", path, maxAnswer, ErrProtocol)
+		return nil, fmt.Errorf("%s: more than %d bytes: %w", path, maxAnswer, errLarge)
 	}
 	return bytes.TrimSpace(answer), nil
 }

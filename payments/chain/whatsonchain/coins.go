@@ -65,11 +65,12 @@ func (l *listing) check(hash string) error {
 func (b *Backend) Unspent(ctx context.Context, script bsv.Script) ([]chain.Coin, error) {
 	hash := ScriptHash(script)
 	var all listing
-	if err := b.list(ctx, hash, "/unspent/all", &all); err != nil {
+	err := b.list(ctx, hash, "/unspent/all", &all)
+	if err != nil && !errors.Is(err, errLarge) {
 		return nil, err
 	}
 	found := make(coins)
-	if all.NextPageToken == "" {
+	if err == nil && all.NextPageToken == "" {
 		return found.of(script, all.Result)
 	}
 	// The unconfirmed ones first: what is mined meanwhile is listed twice then,

@@ -105,7 +105,8 @@ func TestAnswers(t *testing.T) {
 		"no hash":         {200, `{"chain":"regtest","blocks":1,"bestblockhash":"x"}`, whatsonchain.ErrProtocol},
 		"cut off":         {200, `{"chain":"reg`, whatsonchain.ErrProtocol},
 		"deep":            {200, strings.Repeat("[", 20_000), whatsonchain.ErrProtocol},
-		"too large":       {200, strings.Repeat(" ", 33<<20), errAny},
+		"too large":       {200, strings.Repeat(" ", 5<<20), errAny},
+		"too many":        {200, "[" + strings.Repeat("{},", 400_000) + "{}]", errAny},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := serve(t, whatsonchain.Options{Key: "secret"}, func(w http.ResponseWriter, r *http.Request) {
@@ -817,5 +818,26 @@ func TestSpentAnswers(t *testing.T) {
 		if got, err := b.RawTx(t.Context(), tx.Txid()); !errors.Is(err, whatsonchain.ErrProtocol) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
+	}
+}
+
+// An address on which somebody has left dust without end is read in parts.
+func TestDust(t *testing.T) {
+	t.Parallel()
+	script := bsv.P2PKH(bsv.Hash160{1})
+	hash := whatsonchain.ScriptHash(script)
+	one := fmt.Sprintf(`{"tx_hash":"%064x","tx_pos":0,"value":7,"height":9}`, 5)
+	b := serve(t, whatsonchain.Options{}, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/unspent/all"):
+			fmt.Fprintf(w, `{"script":"%s","result":[%s%s]}`, hash, strings.Repeat(one+",", 50_000), one)
+		case strings.HasSuffix(r.URL.Path, "/unconfirmed/unspent"):
+			fmt.Fprintf(w, `{"script":"%s","result":[]}`, hash)
+		default:
+			fmt.Fprintf(w, `{"script":"%s","result":[%s]}`, hash, one)
+		}
+	})
+	if coins, err := b.Unspent(t.Context(), script); err != nil || len(coins) != 1 || coins[0].Height != 9 {
+		t.Fatal(coins, err)
 	}
 }
