@@ -181,7 +181,7 @@ func (b *Box) openSeller() (err error) {
 	b.outbox = wallet.NewOutbox(b.ledger, b.chain, b.opt.Clock, b.opt.Log)
 	b.outbox.Poll = time.Duration(b.opt.Settings.Chain.Poll)
 	b.seller, err = paylink.NewSeller(paylink.SellerConfig{Ledger: b.ledger, Wallet: b.wallet, Chain: b.chain, Outbox: b.outbox,
-		Offer: offer, Policy: policy, Poll: time.Duration(b.opt.Settings.Chain.Poll), Looked: b.chainLooked, Clock: b.opt.Clock, Random: rand.Reader, Log: b.opt.Log})
+		Offer: offer, Policy: policy, Poll: time.Duration(b.opt.Settings.Chain.Poll), Looked: b.chainLooked, Endangered: b.endangered, Clock: b.opt.Clock, Random: rand.Reader, Log: b.opt.Log})
 	return err
 }
 

@@ -131,7 +131,10 @@ func later(a, b time.Time) time.Time {
 // watchChain listens to the services that tell of news by themselves, so that
 // a double spend is not found out only at the next look.
 func (b *Box) watchChain(ctx context.Context) error {
-	err := b.view.Watch(ctx, func(bsv.Txid) { b.outbox.Kick() })
+	err := b.view.Watch(ctx, func(txid bsv.Txid) {
+		b.outbox.Kick()
+		b.seller.Changed(txid)
+	})
 	if errors.Is(err, chain.ErrUnsupported) {
 		return nil // they are asked every now and then
 	}

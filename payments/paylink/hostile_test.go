@@ -644,7 +644,7 @@ func TestAConnectionHasNoEndOfChannels(t *testing.T) {
 
 func (m *market) newSeller(c chain.Backend) *paylink.Seller {
 	s, err := paylink.NewSeller(paylink.SellerConfig{Ledger: m.box.ledger, Wallet: m.box.wallet, Chain: c, Outbox: m.box.outbox,
-		Offer: m.offer, Policy: paylink.DefaultPolicy(), Poll: 10 * time.Millisecond, Clock: m.clock.Now, Random: rand.Reader, Log: quiet()})
+		Offer: m.offer, Policy: paylink.DefaultPolicy(), Poll: m.poll, Endangered: m.endangered, Clock: m.clock.Now, Random: rand.Reader, Log: quiet()})
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -118,11 +118,14 @@ type market struct {
 	offer  paylink.Offer
 	seller *paylink.Seller
 	stop   func()
+
+	poll       time.Duration
+	endangered func([]paylink.Danger)
 }
 
 func newMarket(t *testing.T, ask, royalty money.Rate) *market {
 	clk := &clock{now: time.Unix(1_800_000_000, 0)}
-	m := &market{t: t, clock: clk, chain: memory.New(clk.Now), offer: paylink.DefaultOffer()}
+	m := &market{t: t, clock: clk, chain: memory.New(clk.Now), offer: paylink.DefaultOffer(), poll: 10 * time.Millisecond}
 	m.chain.MineTo(200)
 	m.box = openNode(t, t.TempDir(), m.chain, clk)
 	m.client = openNode(t, t.TempDir(), m.chain, clk)

@@ -64,9 +64,13 @@ type SellerConfig struct {
 	// what it said each time; it must not block, and may be nil.
 	Poll   time.Duration
 	Looked func(tip chain.Header, err error)
-	Clock  func() time.Time
-	Random io.Reader // for nonces
-	Log    *slog.Logger
+	// Endangered is told of the channels whose money may be lost, whenever that
+	// has changed: all of them, none when the danger is over. It must not block,
+	// and may be nil.
+	Endangered func([]Danger)
+	Clock      func() time.Time
+	Random     io.Reader // for nonces
+	Log        *slog.Logger
 }
 
 // Seller takes payments for the upload side, and watches over its channels
@@ -77,6 +81,8 @@ type Seller struct {
 	height   atomic.Uint32 // of the chain; 0 until it was heard of
 	feeRate  atomic.Int64
 	checks   chan struct{} // bounds questions to the chain
+	wake     chan struct{} // a service has news
+	dangers  []Danger      // that were told; only Watch touches them
 
 	ctx  context.Context // of the sales
 	stop context.CancelFunc
@@ -119,7 +125,7 @@ func NewSeller(cfg SellerConfig) (*Seller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity key: %w", err)
 	}
-	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), watched: newWatchlist()}
+	s := &Seller{cfg: cfg, identity: identity, checks: make(chan struct{}, 8), wake: make(chan struct{}, 1), watched: newWatchlist()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -168,6 +174,7 @@ func (s *Seller) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		case <-s.wake:
 		}
 	}
 }
@@ -181,19 +188,27 @@ func (s *Seller) Watch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask for the tip: %w", err)
 	}
-	if rate, err := s.cfg.Chain.FeeRate(ctx); err == nil {
-		s.feeRate.Store(int64(rate))
+	changed, fork, err := s.fork(ctx, tip)
+	if err != nil {
+		return err
 	}
-	s.height.Store(tip.Height)
+	if s.height.Swap(tip.Height) != tip.Height || s.feeRate.Load() == 0 {
+		if rate, err := s.cfg.Chain.FeeRate(ctx); err == nil {
+			s.feeRate.Store(int64(rate))
+		}
+	}
 	if err := s.loadWatchlist(ctx); err != nil {
 		return err
 	}
+	all := s.dueNow(tip, changed, fork)
+	v := view{seller: s, seen: make(map[bsv.Txid]sight), left: s.questions()}
 	var errs []error
-	for _, d := range s.dueNow(tip) {
-		if err := s.watchOne(ctx, d, tip.Height); err != nil {
+	for _, d := range all {
+		if err := s.watchOne(ctx, d, tip.Height, &v); err != nil {
 			errs = append(errs, fmt.Errorf("channel %x: %w", d.id, err))
 		}
 	}
+	s.tellDangers(tip.Height)
 	return errors.Join(errs...)
 }
 
@@ -206,21 +221,32 @@ func (s *Seller) openRows(ctx context.Context) ([]ledger.Channel, error) {
 	return rows, nil
 }
 
-func (s *Seller) watchOne(ctx context.Context, d due, height uint32) error {
+func (s *Seller) watchOne(ctx context.Context, d due, height uint32, v *view) error {
 	if d.phase == channel.Closing {
-		return s.followClose(ctx, d)
+		return s.followClose(ctx, d, v)
 	}
-	events := []channel.Event{channel.Tip{Height: height}}
-	if d.phase == channel.Open && !d.confirmed {
-		ev, err := s.fundingEvent(ctx, d)
-		if err != nil {
-			return err
-		}
-		if ev != nil {
-			events = append(events, ev)
+	var events []channel.Event
+	if d.tick {
+		events = append(events, channel.Tip{Height: height})
+	}
+	var failed error
+	if d.look {
+		seen, err := v.look(ctx, d.funding, d.id)
+		switch {
+		case errors.Is(err, errLater):
+		case err != nil:
+			failed = err
+		default:
+			if ev := seen.event(d.confirmed); ev != nil {
+				events = append(events, ev)
+			}
+			s.found(d.id, seen.minedAt, seen.unknown)
 		}
 	}
-	return s.deliver(ctx, d.id, events...)
+	if len(events) == 0 {
+		return failed
+	}
+	return errors.Join(failed, s.deliver(ctx, d.id, events...))
 }
 
 // deliver steps a channel, on its connection's goroutine where it has one.
@@ -257,72 +283,47 @@ func (s *Seller) deliver(ctx context.Context, id wire.ChannelID, events ...chann
 
 var errBusy = errors.New("the channel's connection takes nothing now")
 
-// fundingEvent asks the chain what has become of a funding.
-func (s *Seller) fundingEvent(ctx context.Context, d due) (channel.Event, error) {
-	status, err := s.cfg.Chain.Status(ctx, d.funding)
-	if err != nil {
-		return nil, fmt.Errorf("status of the funding: %w", err)
-	}
-	switch status.State {
-	case chain.Mined:
-		return channel.FundingMined{}, nil
-	case chain.Conflicted:
-		return channel.FundingLost{}, nil
-	case chain.Seen:
-		if len(status.Competing) > 0 {
-			return channel.FundingDoubted{}, nil
-		}
-	case chain.Unknown:
-		// Forgotten or never heard of: we have it, so we tell the network again.
-		lost, err := s.rebroadcast(ctx, d.id)
-		if lost {
-			return channel.FundingLost{}, nil
-		}
-		return nil, err
-	}
-	return nil, nil
-}
-
 // rebroadcast gives a channel's funding to the network again, and says whether
-// something else has spent what it spends. That an input is missing only says
-// that the network has forgotten more than the funding.
-func (s *Seller) rebroadcast(ctx context.Context, id wire.ChannelID) (lost bool, err error) {
+// the network does not take it, and whether something else has spent what it
+// spends. That an input is missing only says that the network has forgotten more
+// than the funding.
+func (s *Seller) rebroadcast(ctx context.Context, id wire.ChannelID) (refused, lost bool, err error) {
 	row, err := s.cfg.Ledger.Channel(ctx, id)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	tx, err := bsv.ParseTx(state.Funding, wire.MaxPayload)
 	if err != nil {
-		return false, fmt.Errorf("stored funding: %w", err)
+		return false, false, fmt.Errorf("stored funding: %w", err)
 	}
 	err = s.cfg.Chain.Broadcast(ctx, tx, nil)
 	var rejected *chain.Rejected
 	if !errors.As(err, &rejected) {
-		return false, err
+		return false, false, err
 	}
 	if rejected.Reason != chain.MissingInputs {
-		return rejected.Reason == chain.DoubleSpend, nil
+		return true, rejected.Reason == chain.DoubleSpend, nil
 	}
 	for _, in := range tx.Inputs {
 		spent, err := s.cfg.Chain.Spent(ctx, in.Prev)
 		switch {
 		case errors.Is(err, chain.ErrNotFound), errors.Is(err, chain.ErrUnsupported):
 		case err != nil:
-			return false, err
+			return true, false, err
 		case spent:
-			return true, nil
+			return true, true, nil
 		}
 	}
-	return false, nil
+	return true, false, nil
 }
 
 // followClose sees to it that the network has the funding on which a close
 // rests that it does not take.
-func (s *Seller) followClose(ctx context.Context, d due) error {
+func (s *Seller) followClose(ctx context.Context, d due, v *view) error {
 	out, err := s.cfg.Ledger.Outgoing(ctx, d.close)
 	if err != nil {
 		return fmt.Errorf("its close: %w", err)
@@ -333,14 +334,18 @@ func (s *Seller) followClose(ctx context.Context, d due) error {
 		s.watched.drop(d.id) // the outbox watches it from now on
 		return nil
 	}
-	status, err := s.cfg.Chain.Status(ctx, d.funding)
-	if err != nil {
-		return fmt.Errorf("status of the funding: %w", err)
+	if !d.pending {
+		return nil
 	}
-	if status.State == chain.Unknown {
-		if _, err := s.rebroadcast(ctx, d.id); err != nil {
-			return err
-		}
+	seen, err := v.look(ctx, d.funding, d.id)
+	if errors.Is(err, errLater) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.found(d.id, seen.minedAt, seen.unknown)
+	if seen.sent {
 		s.cfg.Outbox.Kick()
 	}
 	return nil
