@@ -73,8 +73,10 @@ type Options struct {
 	Key string
 	// Timeout of one request; 0 means 30 s. The context's own deadline holds too.
 	Timeout time.Duration
-	// FeeFloor is the least that FeeRate answers.
-	FeeFloor money.FeeRate
+	// FeeFloor is the least that FeeRate answers, FeeCeiling the most; 0 means
+	// none. A service that lies about its fee can make closes too cheap to be
+	// mined, or payments too dear.
+	FeeFloor, FeeCeiling money.FeeRate
 	// Tip returns the height of the newest block, which the service does not
 	// tell. Without it, or when it fails, a transaction with a lock time is
 	// refused as NonFinal: the service would keep it, and a refund that it keeps
@@ -100,6 +102,8 @@ var (
 type Backend struct {
 	client *client
 	floor  money.FeeRate
+	most   money.FeeRate
+	sent   chain.Sent
 	tip    func(ctx context.Context) (uint32, error)
 	token  string // names this backend's broadcasts in the event stream
 	clock  func() time.Time
@@ -140,6 +144,7 @@ func Dial(baseURL string, opt Options) (*Backend, error) {
 	return &Backend{
 		client: newClient(u.String(), opt, token),
 		floor:  opt.FeeFloor,
+		most:   opt.FeeCeiling,
 		tip:    opt.Tip,
 		token:  token,
 		clock:  opt.Clock,

@@ -144,6 +144,10 @@ func TestPolicyIsKept(t *testing.T) {
 	if got, err := dial(t, arcService(t).URL, arc.Options{FeeFloor: 30}).FeeRate(t.Context()); err != nil || got != 30 {
 		t.Errorf("with a floor: %d, %v", got, err)
 	}
+	f.set("GET /v1/policy", reply{code: 200, body: strings.Replace(policy, `"satoshis":1`, `"satoshis":99000`, 1)})
+	if got, err := dial(t, f.URL, arc.Options{FeeCeiling: 1000}).FeeRate(t.Context()); err != nil || got != 1000 {
+		t.Errorf("with a ceiling: %d, %v", got, err)
+	}
 }
 
 func TestDialects(t *testing.T) {

@@ -16,6 +16,9 @@ const MaxAnswer = maxAnswer
 // Token is what the backend sends as X-CallbackToken.
 func (b *Backend) Token() string { return b.token }
 
+// MarkSent has the backend take tx for one that it has broadcast.
+func (b *Backend) MarkSent(tx *bsv.Tx) { b.sent.Add(tx) }
+
 // SetPause has the backend call f where it would wait.
 func (b *Backend) SetPause(f func(ctx context.Context, d time.Duration) error) { b.pause = f }
 

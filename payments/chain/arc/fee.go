@@ -16,7 +16,7 @@ const (
 )
 
 // FeeRate implements chain.Backend: what the service's policy says, rounded up,
-// but not less than Options.FeeFloor. A policy is kept for a minute, and for a
+// within Options.FeeFloor and FeeCeiling. A policy is kept for a minute, and for a
 // day where the service does not answer.
 func (b *Backend) FeeRate(ctx context.Context) (money.FeeRate, error) {
 	if err := ctx.Err(); err != nil {
@@ -27,19 +27,26 @@ func (b *Backend) FeeRate(ctx context.Context) (money.FeeRate, error) {
 	rate, age := b.rate, now.Sub(b.asked)
 	b.mu.Unlock()
 	if rate != 0 && age >= 0 && age < freshPolicy {
-		return max(rate, b.floor), nil
+		return b.bounded(rate), nil
 	}
 	fresh, err := b.policy(ctx)
 	if err != nil {
 		if rate != 0 && age >= 0 && age < oldPolicy && ctx.Err() == nil {
-			return max(rate, b.floor), nil
+			return b.bounded(rate), nil
 		}
 		return 0, fmt.Errorf("ask ARC for its fee: %w", err)
 	}
 	b.mu.Lock()
 	b.rate, b.asked = fresh, now
 	b.mu.Unlock()
-	return max(fresh, b.floor), nil
+	return b.bounded(fresh), nil
+}
+
+func (b *Backend) bounded(rate money.FeeRate) money.FeeRate {
+	if b.most > 0 {
+		rate = min(rate, b.most)
+	}
+	return max(rate, b.floor)
 }
 
 // policy asks for the fee, at least 1.

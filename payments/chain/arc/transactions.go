@@ -202,6 +202,7 @@ func (b *Backend) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 			return chain.Reject(chain.Invalid, err.Error())
 		}
 	}
+	b.sent.Add(tx)
 	body, err := json.Marshal(map[string]string{"rawTx": hex.EncodeToString(raw)})
 	if err != nil {
 		return fmt.Errorf("broadcast %s: %w", txid, err)

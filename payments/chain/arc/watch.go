@@ -122,7 +122,9 @@ func (s *stream) take(e event) {
 	if err != nil {
 		return
 	}
-	s.changed(txid)
+	if s.backend.sent.Inputs(txid) != nil { // else it is made up
+		s.changed(txid)
+	}
 	// A number of nanoseconds; nothing else may stand in a header.
 	if len(e.id) <= 20 && strings.Trim(e.id, "0123456789") == "" {
 		s.last = e.id

@@ -75,24 +75,38 @@ func statusEvent(id string, txid bsv.Txid) string {
 
 func TestWatchReconnects(t *testing.T) {
 	t.Parallel()
+	var ours []*bsv.Tx
+	number := make(map[bsv.Txid]byte)
+	id := func(n byte) bsv.Txid { return ours[n].Txid() }
+	for n := range byte(6) {
+		ours = append(ours, &bsv.Tx{Version: 1, Inputs: make([]bsv.Input, 1), LockTime: uint32(n)})
+		number[id(n)] = n
+	}
 	s := newStreams(t,
-		connection{body: ": keepalive\n\n" + statusEvent("7", bsv.Txid{1}) + statusEvent("8", bsv.Txid{2}) + "data: {\"txid\":\"half"},
+		connection{body: ": keepalive\n\n" + statusEvent("6", bsv.Txid{9}) + statusEvent("7", id(1)) + statusEvent("8", id(2)) + "data: {\"txid\":\"half"},
 		connection{code: 503}, connection{code: 500}, connection{kind: "text/html", body: "<html>"}, connection{code: 204},
 		connection{body: strings.Repeat("x", 300<<10) + "\n\n"},
 		connection{body: strings.Repeat("data: x\n", 300<<10)},
-		connection{body: statusEvent("x\ty", bsv.Txid{3}) + strings.Replace(statusEvent("9", bsv.Txid{9}), "status", "other", 1) + "data: {}\n\ndata: x\n\n"},
-		connection{body: statusEvent("10", bsv.Txid{4}), silent: true},
-		connection{body: "\r\nevent:status\r\ndata:{\"txid\":\r\ndata: \"" + bsv.Txid{5}.String() + "\"}\r\nid:11\r\n\r\n"},
+		connection{body: statusEvent("x\ty", id(3)) + strings.Replace(statusEvent("9", bsv.Txid{9}), "status", "other", 1) + "data: {}\n\ndata: x\n\n"},
+		connection{body: statusEvent("10", id(4)), silent: true},
+		connection{body: "\r\nevent:status\r\ndata:{\"txid\":\r\ndata: \"" + id(5).String() + "\"}\r\nid:11\r\n\r\n"},
 	)
 	b := dial(t, s.URL, arc.Options{Key: key})
+	for _, tx := range ours {
+		b.MarkSent(tx)
+	}
 	b.SetIdle(200 * time.Millisecond)
 	var waits []time.Duration
 	b.SetPause(func(ctx context.Context, d time.Duration) error { waits = append(waits, d); return ctx.Err() })
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []byte
 	err := b.Watch(ctx, func(txid bsv.Txid) {
-		got = append(got, txid[0])
-		if txid[0] == 5 {
+		n, ok := number[txid]
+		if !ok {
+			t.Error("told of what was not sent")
+		}
+		got = append(got, n)
+		if n == 5 {
 			cancel()
 		}
 	})

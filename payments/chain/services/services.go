@@ -254,7 +254,7 @@ func (v *View) dial(s Service, cfg Config) (chain.Backend, error) {
 	case Node:
 		b, err = node.Dial(s.URL, node.Options{})
 	case ARC:
-		b, err = arc.Dial(s.URL, arc.Options{Key: s.Key, Clock: cfg.Clock, Tip: v.height})
+		b, err = arc.Dial(s.URL, arc.Options{Key: s.Key, Clock: cfg.Clock, Tip: v.height, FeeFloor: leastFee, FeeCeiling: mostFee})
 	case WhatsOnChain:
 		b, err = whatsonchain.Dial(s.URL, cfg.Network, whatsonchain.Options{Key: s.Key, Rate: s.Rate, Clock: cfg.Clock})
 	case Chaintracks:
@@ -265,6 +265,11 @@ func (v *View) dial(s Service, cfg Config) (chain.Backend, error) {
 	}
 	return b, nil
 }
+
+// leastFee and mostFee bound what a service may say that it wants. Below, a close
+// or a refund might not be mined when it is needed, and at 300 bytes the
+// difference is no money; above, nobody has ever asked.
+const leastFee, mostFee = chain.DefaultFeeRate, 10 * chain.DefaultFeeRate
 
 // height is what a service without an index judges lock times by.
 func (v *View) height(ctx context.Context) (uint32, error) {
