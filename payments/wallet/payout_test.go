@@ -2,6 +2,7 @@ package wallet_test
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -259,8 +260,10 @@ func TestAJoinedCoinIsRecovered(t *testing.T) {
 		r.shut()
 		dir := r.TempDir()
 		r.must(wallet.Restore(r.ctx, dir, r.words, bsv.Regtest))
-		r.dir = dir
-		r.open()
+		r.ledger, err = ledger.Open(r.ctx, filepath.Join(dir, "money.db"), time.Now)
+		r.must(err)
+		r.wallet, err = wallet.Open(r.ctx, dir, r.ledger, r.chain, wallet.Options{Clock: time.Now, Gap: 20})
+		r.must(err)
 		r.must(r.wallet.Refresh(r.ctx))
 		coins, err := r.ledger.Coins(r.ctx, ledger.CoinFilter{States: []string{ledger.CoinUnspent}})
 		r.must(err)
