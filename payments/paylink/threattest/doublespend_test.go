@@ -6,6 +6,7 @@ import (
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
+	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/wire"
@@ -13,37 +14,25 @@ import (
 
 // Row 3.
 func TestPayerDoubleSpendsItsFunding(t *testing.T) {
-	t.Run("before it is seen", func(t *testing.T) {
-		r := newRig(t, nil)
-		coins := r.coins(1, 30_000)
-		p := r.connect()
-		p.prepare(plan{coins: coins})
-		r.must(r.steal(r.spend(feeRate, coins...)))
-		if p.funded() || p.refusal.Code != wire.CodeDoubleSpend {
-			t.Errorf("answered with %v", p.refusal)
-		}
-		p.take()
-		r.settle()
-		record(t, result{row: 3, attack: "before it is seen", attacker: "payer", victim: "seller", tries: 1, atRisk: 20_000,
-			lost: r.due(p.total) - r.received(p), bound: 0, fees: feeRate.Fee(192)})
-		r.audit(r.box)
-	})
-	t.Run("before it is seen, mined", func(t *testing.T) {
-		r := newRig(t, nil)
-		coins := r.coins(1, 30_000)
-		p := r.connect()
-		p.prepare(plan{coins: coins})
-		r.must(r.steal(r.spend(feeRate, coins...)))
-		r.mine(1)
-		if p.funded() || p.refusal.Code != wire.CodeDoubleSpend && p.refusal.Code != wire.CodeSpent {
-			t.Errorf("answered with %v", p.refusal)
-		}
-		p.take()
-		r.settle()
-		record(t, result{row: 3, attack: "before it is seen, mined", attacker: "payer", victim: "seller", tries: 1, atRisk: 20_000,
-			lost: r.due(p.total) - r.received(p), bound: 0, fees: feeRate.Fee(192)})
-		r.audit(r.box)
-	})
+	for name, mined := range map[string]int{"before it is seen": 0, "before it is seen, mined": 1} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			coins := r.coins(1, 30_000)
+			p := r.connect()
+			p.prepare(plan{coins: coins})
+			other := r.spend(feeRate, coins...)
+			r.must(r.steal(other))
+			r.mine(mined)
+			if p.funded() || p.refusal.Code != wire.CodeDoubleSpend {
+				t.Errorf("answered with %v", p.refusal)
+			}
+			p.take()
+			r.settle()
+			record(t, result{row: 3, attack: name, attacker: "payer", victim: "seller", tries: 1, atRisk: 20_000,
+				lost: r.due(p.total) - r.received(p), bound: 0, fees: coins[0].Output.Value - other.Outputs[0].Value})
+			r.audit(r.box)
+		})
+	}
 	t.Run("after, with a higher fee", func(t *testing.T) {
 		r := newRig(t, nil)
 		coins := r.coins(1, 30_000)
@@ -79,7 +68,7 @@ func TestPayerDoubleSpendsItsFunding(t *testing.T) {
 		p.leave()
 		r.settle()
 		record(t, result{row: 3, attack: "the other one is mined in the next block", attacker: "payer", victim: "seller", tries: 1, atRisk: atRisk,
-			lost: r.due(p.total) - r.received(p), bound: r.offer.UnconfirmedLimit, fees: feeRate.Fee(192)})
+			lost: r.due(p.total) - r.received(p), bound: r.offer.UnconfirmedLimit, fees: coins[0].Output.Value - other.Outputs[0].Value})
 		r.audit(r.box)
 	})
 	for _, depth := range []int{1, 3} {
@@ -95,14 +84,15 @@ func TestPayerDoubleSpendsItsFunding(t *testing.T) {
 			r.wait("the funding is mined for the seller", func() bool { p.take(); p.pay(); return p.total > 30<<20 })
 			p.trade(60 << 20)
 			atRisk := r.due(p.total)
-			r.mineInstead(depth, r.spend(feeRate, coins...))
+			other := r.spend(feeRate, coins...)
+			r.mineInstead(depth, other)
 			for range 20 { // what it can still get
 				p.trade(p.total + 2<<20)
 			}
 			p.leave()
 			r.settle()
 			record(t, result{row: 3, attack: name, attacker: "payer and miner", victim: "seller", tries: 1, atRisk: atRisk,
-				lost: r.due(p.total) - r.received(p), bound: p.state.Open.Capacity, fees: feeRate.Fee(192)})
+				lost: r.due(p.total) - r.received(p), bound: p.state.Open.Capacity, fees: coins[0].Output.Value - other.Outputs[0].Value})
 			r.audit(r.box)
 		})
 	}
@@ -118,60 +108,89 @@ func (p *payer) stopped(t *testing.T) {
 	})
 }
 
-// Row 3, with the fundings of many channels on one transaction.
-func TestPayerDoubleSpendsWhatManyFundingsStandOn(t *testing.T) {
-	for name, together := range map[string]bool{"many channels on one parent": false, "many channels on one parent, at the same moment": true} {
-		t.Run(name, func(t *testing.T) {
-			const channels = 12
-			r := newRig(t, func(r *rig) { r.offer.UnconfirmedTotal = 3 * r.offer.UnconfirmedLimit })
-			coin := r.coins(1, 1_000_000)[0]
-			outs := make([]bsv.Output, channels)
-			for i := range outs {
-				outs[i] = bsv.Output{Value: 30_000, Script: bsv.P2PKH(r.purse.Public().Hash())}
-			}
-			parent, _, err := bsv.BuildPayment([]bsv.Coin{coin}, []bsv.PrivateKey{r.purse}, outs, r.purse.Public().Hash(), feeRate)
-			r.must(err)
-			r.must(r.steal(parent))
-			var payers []*payer
-			for i := range channels {
-				p := r.connect()
+// Row 3, with many channels that one double spend takes all of.
+func TestPayerDoubleSpendsWhatManyChannelsStandOn(t *testing.T) {
+	const channels = 12
+	for name, fund := range map[string]func(*rig, bsv.Coin, []*payer){
+		"many channels on one parent": func(r *rig, coin bsv.Coin, payers []*payer) {
+			parent := r.fan(coin, len(payers))
+			for i, p := range payers {
 				p.prepare(plan{coins: outputs(parent)[i : i+1]})
-				payers = append(payers, p)
-				if together {
-					continue
-				}
 				if !p.funded(parent) && p.refusal.Code != wire.CodeUnavailable {
 					t.Errorf("channel %d refused: %v", i, p.refusal)
 				}
 			}
-			if together {
-				for _, p := range payers {
-					p.say(&wire.Funded{Channel: p.state.ID(), Funding: p.state.Funding, Parents: [][]byte{parent.Bytes()}, First: p.state.Last})
-				}
-				for _, p := range payers {
-					if ready := await[*wire.Ready](p); ready != nil {
-						p.step(channelGot(ready))
-					}
-				}
+		},
+		"many channels on one parent, at one moment": func(r *rig, coin bsv.Coin, payers []*payer) {
+			parent := r.fan(coin, len(payers))
+			for i, p := range payers {
+				p.prepare(plan{coins: outputs(parent)[i : i+1]})
 			}
+			together(payers, parent)
+		},
+		"many channels of one funding, at one moment": func(r *rig, coin bsv.Coin, payers []*payer) {
+			var keys []bsv.PrivateKey
+			var locks []bsv.Output
+			for _, p := range payers {
+				key := r.key()
+				keys = append(keys, key)
+				locks = append(locks, bsv.Output{Value: 20_000, Script: bsv.Multisig(key.Public(), p.terms.Payee)})
+			}
+			funding, _, err := bsv.BuildPayment([]bsv.Coin{coin}, []bsv.PrivateKey{r.purse}, locks, r.purse.Public().Hash(), feeRate)
+			r.must(err)
+			for i, p := range payers {
+				p.open(keys[i], funding, []bsv.Output{coin.Output}, wire.Open{FundingTxid: funding.Txid(), FundingIndex: uint32(i), Capacity: 20_000})
+			}
+			together(payers)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(r *rig) { r.offer.UnconfirmedTotal = 3 * r.offer.UnconfirmedLimit })
+			coin := r.coins(1, 1_000_000)[0]
+			payers := make([]*payer, channels)
+			for i := range payers {
+				payers[i] = r.connect()
+			}
+			fund(r, coin, payers)
 			var taken money.Satoshis
-			open := 0
 			for _, p := range payers {
 				p.trade(64 << 20)
 				taken += r.due(p.total)
-				if p.total > 0 {
-					open++
-				}
 			}
-			t.Logf("%d channels opened", open)
-			r.mineInstead(1, r.spend(feeRate, coin))
+			other := r.spend(feeRate, coin)
+			r.mineInstead(1, other)
 			for _, p := range payers {
 				p.leave()
 			}
 			r.settle()
-			record(t, result{row: 3, attack: name, attacker: "payer and miner", victim: "seller", tries: channels, atRisk: channels * 20_000,
-				lost: taken - r.received(payers...), bound: r.offer.UnconfirmedTotal, fees: feeRate.Fee(192)})
+			record(t, result{row: 3, attack: name, attacker: "payer", victim: "seller", tries: channels, atRisk: channels * 20_000,
+				lost: taken - r.received(payers...), bound: r.offer.UnconfirmedTotal, fees: coin.Output.Value - other.Outputs[0].Value})
 			r.audit(r.box)
 		})
+	}
+}
+
+// fan is an unconfirmed transaction with n coins of the purse.
+func (r *rig) fan(coin bsv.Coin, n int) *bsv.Tx {
+	r.Helper()
+	outs := make([]bsv.Output, n)
+	for i := range outs {
+		outs[i] = bsv.Output{Value: 30_000, Script: bsv.P2PKH(r.purse.Public().Hash())}
+	}
+	tx, _, err := bsv.BuildPayment([]bsv.Coin{coin}, []bsv.PrivateKey{r.purse}, outs, r.purse.Public().Hash(), feeRate)
+	r.must(err)
+	r.must(r.steal(tx))
+	return tx
+}
+
+// together hands all fundings over before any is answered.
+func together(payers []*payer, parents ...*bsv.Tx) {
+	for _, p := range payers {
+		p.say(p.handover(parents...))
+	}
+	for _, p := range payers {
+		if ready := await[*wire.Ready](p); ready != nil {
+			p.step(channel.Got{Msg: ready})
+		}
 	}
 }

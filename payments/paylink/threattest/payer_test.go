@@ -40,7 +40,9 @@ func (c *conn) Send(b []byte) error {
 func (c *conn) Allow(total int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.allowed = total
+	if c.reason == nil { // else it has ended
+		c.allowed = total
+	}
 }
 
 func (c *conn) Stop()                  { c.Allow(0) }
@@ -48,7 +50,7 @@ func (c *conn) Remote() netip.AddrPort { return c.remote }
 
 func (c *conn) Fail(reason error) {
 	c.mu.Lock()
-	c.reason = reason
+	c.reason, c.allowed = reason, 0
 	c.mu.Unlock()
 	c.fail.Do(func() { close(c.failed) })
 }
@@ -245,16 +247,20 @@ func (p *payer) open(key bsv.PrivateKey, funding *bsv.Tx, prev []bsv.Output, ope
 // funded hands the funding over, and says whether the channel is open.
 func (p *payer) funded(parents ...*bsv.Tx) bool {
 	p.r.Helper()
-	m := &wire.Funded{Channel: p.state.ID(), Funding: p.state.Funding, First: p.state.Last}
-	for _, tx := range parents {
-		m.Parents = append(m.Parents, tx.Bytes())
-	}
-	p.say(m)
+	p.say(p.handover(parents...))
 	ready := await[*wire.Ready](p)
 	if ready != nil {
 		p.step(channel.Got{Msg: ready})
 	}
 	return ready != nil
+}
+
+func (p *payer) handover(parents ...*bsv.Tx) *wire.Funded {
+	m := &wire.Funded{Channel: p.state.ID(), Funding: p.state.Funding, First: p.state.Last}
+	for _, tx := range parents {
+		m.Parents = append(m.Parents, tx.Bytes())
+	}
+	return m
 }
 
 // fund opens a channel and says whether it could.
@@ -392,8 +398,6 @@ func (r *rig) received(payers ...*payer) (sum money.Satoshis) {
 	}
 	return sum
 }
-
-func channelGot(m wire.Message) channel.Event { return channel.Got{Msg: m} }
 
 // raw is the funding.
 func (p *payer) raw() *bsv.Tx {

@@ -221,7 +221,7 @@ func (r *rig) again(b *buyer) {
 // the first keys of its wallet, of which no test uses more.
 func (r *rig) coinsOf(p *party) (sum money.Satoshis) {
 	r.Helper()
-	const keys = 40
+	const keys = 24
 	for _, branch := range []uint32{wallet.BranchReceive, wallet.BranchChange, wallet.BranchPayout} {
 		for i := range uint32(keys) {
 			k, err := p.wallet.Key(branch, i)
@@ -355,25 +355,19 @@ func (r *rig) settle() {
 	r.mine(1)
 }
 
-// audit compares the honest ledgers with themselves, with the chain, and looks
-// at every transaction that is to close a channel.
+// audit compares the honest ledgers with themselves and with the chain, and
+// looks at every transaction that is to close a channel.
 func (r *rig) audit(parties ...*party) {
 	r.Helper()
 	for _, p := range parties {
-		r.wait("the ledger has heard of the newest block", func() bool {
-			tip := r.height()
-			rows, err := p.ledger.OutgoingUnsettled(r.Context())
-			r.must(err)
-			for _, row := range rows {
-				s, err := p.chain.Status(r.Context(), row.Txid)
-				r.must(err)
-				if s.State == chain.Mined && row.State != ledger.Mined {
-					return false
-				}
-			}
-			return tip == r.height()
-		})
+		r.wait("the outbox has heard of the newest block", func() bool { return r.upToDate(p) })
+		r.must(p.wallet.Refresh(r.Context()))
 		r.must(p.ledger.Check(r.Context()))
+		report, err := wallet.CheckChain(r.Context(), p.ledger, p.chain)
+		r.must(err)
+		for _, d := range report.Differences {
+			r.Errorf("ledger and chain: %s", d)
+		}
 		closes, err := p.ledger.OutgoingFor(r.Context(), ledger.Close, 1000)
 		r.must(err)
 		for _, out := range closes {
@@ -384,6 +378,22 @@ func (r *rig) audit(parties ...*party) {
 			}
 		}
 	}
+}
+
+// upToDate says whether a party's outbox knows what has become of its
+// transactions.
+func (r *rig) upToDate(p *party) bool {
+	r.Helper()
+	rows, err := p.ledger.OutgoingUnsettled(r.Context())
+	r.must(err)
+	for _, row := range rows {
+		s, err := r.thief.Status(r.Context(), row.Txid)
+		r.must(err)
+		if (s.State == chain.Mined) != (row.State == ledger.Mined) {
+			return false
+		}
+	}
+	return true
 }
 
 // due is what n bytes cost, price and royalty together.

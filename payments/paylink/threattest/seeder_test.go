@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/paylink"
@@ -166,7 +167,12 @@ func (s *seeder) waitFor(what string, holds func() bool) {
 // isOpen waits until the channel is open.
 func (s *seeder) isOpen() {
 	s.r.Helper()
-	s.waitFor("the channel is open", func() bool { return s.state.Phase == channel.Open })
+	var funding bsv.Txid
+	s.waitFor("the channel is open", func() bool {
+		funding = s.state.Open.FundingTxid
+		return s.state.Phase == channel.Open
+	})
+	s.r.waitState(funding, chain.Seen) // so that a close has something to spend
 }
 
 // deliver sends blocks, of which so many bytes turn out to be good.

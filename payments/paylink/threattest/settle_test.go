@@ -167,8 +167,12 @@ func TestSellerIsOffline(t *testing.T) {
 			} else {
 				r.settle()
 			}
+			fee := money.Satoshis(0)
+			if c.refund {
+				fee = feeRate.Fee(bsv.CommitmentSize(1))
+			}
 			record(t, result{row: 7, attack: "the seller is offline " + name, attacker: "payer", victim: "seller", tries: 1, atRisk: r.due(p.total),
-				lost: r.due(p.total) - r.received(p), bound: c.bound(p), fees: feeRate.Fee(bsv.CommitmentSize(1))})
+				lost: r.due(p.total) - r.received(p), bound: c.bound(p), fees: fee})
 			r.audit(r.box)
 		})
 	}
