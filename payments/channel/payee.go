@@ -57,6 +57,11 @@ type Payee struct {
 	Forgiven  int64     // of these in this leg, lost with connections that broke
 	Active    time.Time // when something was last delivered or paid
 	Close     bsv.Txid  // from Closing on
+
+	// moving says that the connection is one of another title than the leg, and
+	// that nothing is delivered on it before the payer's commitment begins a leg
+	// for that; not part of a snapshot.
+	moving bool
 }
 
 // NewPayee makes the state of an offer: terms with a fresh key, signed for a
@@ -97,7 +102,7 @@ func (s Payee) paidBytes() int64 { return min(s.Covered(), s.legServed()) }
 // Allowed is how many bytes of block data the payer may be sent, over the
 // channel's life.
 func (s Payee) Allowed() int64 {
-	if s.Phase != Open || s.Doubted {
+	if s.Phase != Open || s.Doubted || s.moving {
 		return 0
 	}
 	allowed := sum(s.Covered(), s.Credit(), s.Forgiven)
@@ -111,7 +116,7 @@ func (s Payee) Allowed() int64 {
 
 // allow lets the payer have what it may have.
 func (s Payee) allow() Effect {
-	if s.Doubted {
+	if s.Doubted || s.moving {
 		return Revoke{}
 	}
 	return Allow{s.Allowed()}
@@ -151,13 +156,13 @@ func (s Payee) Step(ev Event, now time.Time) (Payee, []Effect) {
 			return s, nil
 		}
 		s.Confirmed, s.Doubted = true, false
-		return s, []Effect{Store{}, Allow{s.Allowed()}, Send{s.ack()}}
+		return s, []Effect{Store{}, s.allow(), Send{s.ack()}}
 	case FundingUnmined:
 		if !s.Confirmed || s.Phase != Open {
 			return s, nil
 		}
 		s.Confirmed = false
-		return s, append([]Effect{Store{}, Allow{s.Allowed()}}, s.refuse(wire.CodeUnconfirmed, "a reorganisation took the funding out of its block")...)
+		return s, append([]Effect{Store{}, s.allow()}, s.refuse(wire.CodeUnconfirmed, "a reorganisation took the funding out of its block")...)
 	case FundingDoubted:
 		if s.Confirmed || s.Doubted || s.Phase != Open {
 			return s, nil
@@ -258,7 +263,7 @@ func (s Payee) funded(m *wire.Funded, ev Got) (Payee, []Effect) {
 	case first.Channel != m.Channel || first.Seq != 1 || first.Leg != 1 || first.Bytes != 0 || first.Payee != 0 || len(first.Creators) != 0:
 		return s, refuse(m.Channel, wire.CodePayment, "the first commitment gives everything back")
 	}
-	if first.Title != s.Leg.Title { // nothing was delivered yet: this connection's title comes first
+	if first.Title != s.Leg.Title || first.Title != ev.Title { // nothing was delivered yet: this connection's title comes first
 		leg, err := s.legHere(first, ev)
 		if err != nil {
 			return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
@@ -341,8 +346,13 @@ func (s Payee) pay(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
 	case m.Leg != last.Leg || m.Title != last.Title:
 		// Of a leg whose beginning never came, as from a connection before.
 		return s, refuse(m.Channel, wire.CodePayment, "commitment %d is of another leg", m.Seq)
+	case m.Title != ev.Title:
+		// What this connection delivers has another price and another creator.
+		return s, refuse(m.Channel, wire.CodePayment, "commitment %d is of another connection's title", m.Seq)
 	case m.Bytes < last.Bytes:
 		return s, broken(m.Channel, wire.CodePayment, "commitment %d takes something back", m.Seq)
+	case m.Bytes > maxCount-s.Past.Bytes:
+		return s, broken(m.Channel, wire.CodePayment, "commitment %d is for more bytes than there are", m.Seq)
 	}
 	payee, creator, err := s.Leg.owed(&s.Past, m.Bytes)
 	if err != nil || m.Payee < payee || amountTo(m.Creators, s.Leg.Creator) < creator {
@@ -421,7 +431,7 @@ func (s Payee) begin(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
 		Earned:   s.Past.Earned + fineOf(price, left.paidBytes()),
 		Forgiven: s.Past.Forgiven + fineOf(price, left.Forgiven),
 	}
-	s.Forgiven, s.Leg = 0, leg
+	s.Forgiven, s.Leg, s.moving = 0, leg, false
 	return s.took(m, now)
 }
 
@@ -480,10 +490,10 @@ func (s Payee) resume(m *wire.Resume, ev Got, now time.Time) (Payee, []Effect) {
 		if err := checkMove(&s.Terms, ev.Terms, LegOf(ev.Title, ev.Terms), s.Last.Creators); err != nil {
 			return s, refuse(m.Channel, wire.CodeTerms, "%v", err)
 		}
-		// Nothing is delivered before the payer's commitment makes the move.
+		s.moving = true
 		return s, []Effect{Revoke{}, Send{resumed}}
 	}
-	s.Active = now
+	s.Active, s.moving = now, false
 	forgiven := s.Forgiven
 	s, good := s.forgive()
 	if !good {

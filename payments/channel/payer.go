@@ -419,7 +419,8 @@ func (s Payer) move(seq uint64, ev Got) (Payer, []Effect) {
 	return s, effects
 }
 
-// maxCount bounds counts of bytes, so that sums of them do not overflow.
+// maxCount bounds counts of bytes, over all legs too, so that sums of them do
+// not overflow.
 const maxCount = 1 << 60
 
 // adopt takes over a commitment of this leg that was signed before this side
@@ -428,6 +429,9 @@ const maxCount = 1 << 60
 func (s Payer) adopt(last wire.Pay) (Payer, error) {
 	if last.Bytes < s.Last.Bytes {
 		return s, fmt.Errorf("less than commitment %d", s.Last.Seq)
+	}
+	if last.Bytes > maxCount-s.Past.Bytes {
+		return s, fmt.Errorf("%d bytes", last.Bytes)
 	}
 	if err := follows(&last, &s.Last); err != nil {
 		return s, err
