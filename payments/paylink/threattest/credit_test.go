@@ -1,10 +1,12 @@
 package threattest
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/wire"
 )
 
 // perFunding is the most that one funding lets be taken unpaid: a credit that
@@ -85,6 +87,67 @@ func TestPayerTakesAUnitAndDoesNotPay(t *testing.T) {
 			r.audit(r.box)
 		})
 	}
+}
+
+// Row 1, by a payer who was honest before.
+func TestTrustedPayerDoesNotPay(t *testing.T) {
+	r := newRig(t, nil)
+	const channels = 3
+	before := r.coins(1+channels, 30_000)
+	had := r.coinsAt(r.purse.Public().Hash())
+	honest := r.connect()
+	if !honest.fund(plan{coins: before[:1]}) {
+		t.Fatalf("refused: %v", honest.refusal)
+	}
+	r.mine(1)
+	r.wait("it can trade", func() bool { honest.trade(60 << 20); return honest.total == 60<<20 })
+	honest.say(&wire.Close{Channel: honest.state.ID()})
+	if await[*wire.Closed](honest) == nil {
+		t.Fatal("not closed")
+	}
+	r.closing(honest)
+	r.mine(1)
+	r.wait("the seller knows", func() bool { return r.upToDate(r.box) })
+	honest.leave()
+	paid := r.due(honest.total)
+
+	all := []*payer{honest}
+	taken := honest.total
+	for i := range channels {
+		p := r.connect()
+		p.show(honest)
+		if !p.fund(plan{coins: before[i+1 : i+2]}) {
+			t.Fatalf("refused: %v", p.refusal)
+		}
+		r.mine(1)
+		r.wait("the funding is mined for the seller", func() bool { p.ping(); return p.conn.limit() >= r.first() })
+		p.take()
+		for range 4 {
+			if !p.resume() {
+				break
+			}
+			p.show(honest)
+			p.take()
+		}
+		p.leave()
+		taken += p.total
+		all = append(all, p)
+	}
+	r.settle()
+	got := r.received(all...)
+	trusted := max(r.first(), min((r.title.Ask+r.royalty()).Bytes(paid/money.Satoshis(r.policy.CreditShare)), channel.MaxCredit))
+	record(t, result{row: 1, attack: fmt.Sprintf("again and again, trusted for %v", paid), attacker: "payer", victim: "seller", tries: channels, atRisk: channels * 20_000,
+		lost: r.due(taken) - got, bound: channels * r.due(2*trusted), fees: had - got - r.coinsAt(r.purse.Public().Hash())})
+	r.audit(r.box)
+}
+
+// show proves a channel that is settled, which counts for the next one.
+func (p *payer) show(settled *payer) {
+	p.r.Helper()
+	proof, err := settled.state.Key.SignDigest(channel.ResumeDigest(p.nonce, p.r.title.InfoHash, settled.state.ID()))
+	p.r.must(err)
+	p.say(&wire.Resume{Channel: settled.state.ID(), Proof: proof})
+	p.ping()
 }
 
 // first is the credit of a new payer.

@@ -73,6 +73,7 @@ type rig struct {
 	title  paylink.Title
 	offer  paylink.Offer
 	policy channel.Policy
+	danger func([]paylink.Danger) // is told what the seller tells its owner; may be nil
 	seller *paylink.Seller
 	stop   func() // the seller
 }
@@ -161,7 +162,7 @@ func (r *rig) startSeller() {
 	r.Helper()
 	var err error
 	r.seller, err = paylink.NewSeller(paylink.SellerConfig{Ledger: r.box.ledger, Wallet: r.box.wallet, Chain: r.box.chain, Outbox: r.box.outbox,
-		Offer: r.offer, Policy: r.policy, Poll: poll, Clock: r.clock.Now, Random: rand.Reader, Log: quiet()})
+		Offer: r.offer, Policy: r.policy, Poll: poll, Endangered: r.danger, Clock: r.clock.Now, Random: rand.Reader, Log: quiet()})
 	r.must(err)
 	s := r.seller
 	r.stop = background(func(ctx context.Context) { _ = s.Run(ctx) })

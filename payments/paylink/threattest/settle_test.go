@@ -3,12 +3,14 @@ package threattest
 import (
 	"encoding/hex"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/money"
+	"github.com/bitcdn/bitcdn/payments/paylink"
 	"github.com/bitcdn/bitcdn/payments/wire"
 )
 
@@ -131,15 +133,28 @@ func TestSellerIsOffline(t *testing.T) {
 	for name, c := range map[string]struct {
 		back   int // blocks from the refund's height
 		refund bool
+		warned bool // that the close comes late
 		bound  func(*payer) money.Satoshis
 	}{
-		"past the close margin":         {-10, false, func(*payer) money.Satoshis { return 0 }},
-		"until the block before T":      {-1, false, func(*payer) money.Satoshis { return 0 }},
-		"past T, and the payer is slow": {2, false, func(*payer) money.Satoshis { return 0 }},
-		"past T":                        {2, true, func(p *payer) money.Satoshis { return p.state.Open.Capacity }},
+		"past the close margin":         {-10, false, false, func(*payer) money.Satoshis { return 0 }},
+		"until the block before T":      {-1, false, true, func(*payer) money.Satoshis { return 0 }},
+		"past T, and the payer is slow": {2, false, true, func(*payer) money.Satoshis { return 0 }},
+		"past T":                        {2, true, true, func(p *payer) money.Satoshis { return p.state.Open.Capacity }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, nil)
+			var mu sync.Mutex
+			var late money.Satoshis
+			r := newRig(t, func(r *rig) {
+				r.danger = func(all []paylink.Danger) {
+					mu.Lock()
+					defer mu.Unlock()
+					for _, d := range all {
+						if d.Reason == paylink.CloseLate {
+							late = max(late, d.Amount)
+						}
+					}
+				}
+			})
 			p := r.traded(40 << 20)
 			p.leave()
 			r.stop()
@@ -166,6 +181,12 @@ func TestSellerIsOffline(t *testing.T) {
 				r.mine(1)
 			} else {
 				r.settle()
+			}
+			mu.Lock()
+			warned := late
+			mu.Unlock()
+			if c.warned != (warned == r.due(p.total)) || !c.warned && warned > 0 {
+				t.Errorf("warned of %v, at risk are %v", warned, r.due(p.total))
 			}
 			fee := money.Satoshis(0)
 			if c.refund {
