@@ -20,6 +20,7 @@ type Client struct {
 	Out         string // folder that it downloads into
 	ReceiptFile string
 	Pocket      money.Satoshis // what it was given
+	Services    string         // file that names the chain services; the world's node where it is empty
 
 	w    *World
 	name string
@@ -51,8 +52,12 @@ func lastLine(p *Process) string {
 func (c *Client) Run(args ...string) *Process {
 	c.w.Helper()
 	c.runs++
+	chain := []string{"--node", c.w.URL}
+	if c.Services != "" {
+		chain = []string{"--services", c.Services}
+	}
 	return c.w.Start(c.w.Dir, filepath.Join(c.w.Dir, fmt.Sprintf("%s.%d.log", c.name, c.runs)), "bitcdn",
-		append(args, "--data", c.Data, "--network", "regtest", "--node", c.w.URL)...)
+		append(append(args, "--data", c.Data, "--network", "regtest"), chain...)...)
 }
 
 // Get starts a download from all boxes.
