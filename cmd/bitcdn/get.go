@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,15 @@ const (
 	// of ten times what miners usually take, and two weeks until the refund.
 	maxFeeRate money.FeeRate = 1_000
 	maxWindow  uint32        = 2_016
+	// maintainEvery is how often the channels of earlier downloads are looked
+	// after during a long one: a refund whose time has come does not wait for
+	// its end.
+	maintainEvery = 10 * time.Minute
+	// maxLater is what a channel may bind for the titles after the one that it
+	// is opened for.
+	maxLater money.Satoshis = 50_000
+	// maxTitles is how many titles one command downloads.
+	maxTitles = 1_000
 )
 
 type getOptions struct {
@@ -53,12 +63,14 @@ type getOptions struct {
 }
 
 func runGet(ctx context.Context, args []string, io stdio) error {
-	flags := flagSet(io, "get", "MAGNET|TORRENT", `Downloads a title. Seeders that ask for money are paid as verified data arrives,
-up to --max-price for a GiB and --budget in all; seeders that do not are used as
-well. Run the same command again to go on after an interruption.`)
+	flags := flagSet(io, "get", "MAGNET|TORRENT...", `Downloads titles, one after the other. Seeders that ask for money are paid as
+verified data arrives, up to --max-price for a GiB and --budget in all; seeders
+that do not are used as well. Seeders that have several of the titles are paid for
+them through one channel. Run the same command again to go on after an
+interruption.`)
 	var o getOptions
 	maxPrice := rateFlag(flags, "max-price", 0, "highest price, royalty included, that is paid; 0 pays nobody")
-	budget := satoshisFlag(flags, "budget", 0, "most that the whole download may cost, fees included")
+	budget := satoshisFlag(flags, "budget", 0, "most that all of it may cost, fees included")
 	flags.StringVarP(&o.dir, "output", "o", ".", "`folder` to download into")
 	flags.StringArrayVar(&o.peers, "peer", nil, "`host:port` of a seeder; may be repeated")
 	flags.BoolVar(&o.dht, "dht", false, "ask the distributed hash table for peers")
@@ -67,18 +79,25 @@ well. Run the same command again to go on after an interruption.`)
 	flags.StringVar(&o.receipt, "receipt", "", "write the receipt as JSON to this `file`")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "no progress, the receipt only")
 	o.purse = addPurseFlags(flags)
-	if done, err := parse(flags, args, 1, 1); done || err != nil {
+	if done, err := parse(flags, args, 1, maxTitles); done || err != nil {
 		return err
 	}
 	o.maxPrice, o.budget = *maxPrice, *budget
 	if o.maxPrice > 0 && o.budget == 0 {
 		return fmt.Errorf("%w: --max-price without --budget: say how much may be spent in all", errUsage)
 	}
-	source, err := readSource(flags.Arg(0))
-	if err != nil {
-		return err
+	var sources []fetch.Source
+	for _, arg := range flags.Args() {
+		source, err := readSource(arg)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(sources, func(s fetch.Source) bool { return s.InfoHash == source.InfoHash }) {
+			return fmt.Errorf("%w: the same title twice: %s", errUsage, arg)
+		}
+		sources = append(sources, source)
 	}
-	return get(ctx, source, o, io)
+	return get(ctx, sources, o, io)
 }
 
 // maxLinkFile is the longest file that is looked at for a magnet link.
@@ -106,49 +125,83 @@ func readSource(arg string) (fetch.Source, error) {
 	return fetch.TorrentSource(b)
 }
 
-// download is one get.
-type download struct {
-	o     getOptions
-	io    stdio
-	purse *purse // nil where nobody is paid
-	buyer *paylink.Buyer
+// shopping is one get: titles that are downloaded one after the other under one
+// budget.
+type shopping struct {
+	o      getOptions
+	io     stdio
+	peers  []netip.AddrPort
+	purse  *purse          // nil where nobody is paid
+	budget *paylink.Budget // nil where nobody is paid
 
-	budget   *paylink.Budget
-	bar      *bar
 	noticeMu sync.Mutex
 	notices  map[string]string // the newest by seeder, so that nothing is said twice
+	bar      *bar              // of the title that is being downloaded
+}
+
+// download is one title of a get.
+type download struct {
+	*shopping
+	last  bool // title of the get
+	buyer *paylink.Buyer
 
 	stalled  atomic.Bool // ended because the budget is used up
 	lastDone int64
 	lastMove time.Time
 }
 
-func get(ctx context.Context, source fetch.Source, o getOptions, io stdio) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	d := &download{o: o, io: io, notices: make(map[string]string), lastMove: time.Now()}
-	request := fetch.Request{Source: source, Dir: o.dir, State: filepath.Join(*o.purse.data, "downloads"), DHT: o.dht, Idle: o.idle,
-		Manifest: readManifest, Log: o.purse.log(io.err), FinishGrace: 20 * time.Second}
-	if o.encrypt {
-		request.Encryption = fetch.RequireRC4
-	}
-	if request.Peers, err = resolve(ctx, o.peers); err != nil {
+// get downloads one title after the other. One that fails does not keep the
+// others from coming, as long as there is money and nobody interrupts.
+func get(ctx context.Context, sources []fetch.Source, o getOptions, io stdio) (err error) {
+	s := &shopping{o: o, io: io, notices: make(map[string]string)}
+	if s.peers, err = resolve(ctx, o.peers); err != nil {
 		return err
 	}
 	if o.maxPrice > 0 {
-		if err := d.openPurse(ctx, source.InfoHash); err != nil {
+		if err := s.openPurse(ctx, sources); err != nil {
 			return err
 		}
-		defer d.purse.close()
+		defer s.purse.close()
+	}
+	var results []fetch.Result
+	var errs []error
+	for i, source := range sources {
+		d := &download{shopping: s, last: i == len(sources)-1, lastMove: time.Now()}
+		result, err := d.get(ctx, source)
+		results, errs = append(results, result), append(errs, err)
+		if ctx.Err() != nil || d.stalled.Load() {
+			break
+		}
+	}
+	return errors.Join(append(errs, s.tell(context.WithoutCancel(ctx), results, len(sources) > 1))...)
+}
+
+func (d *download) get(ctx context.Context, source fetch.Source) (result fetch.Result, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o := &d.o
+	request := fetch.Request{Source: source, Dir: o.dir, State: filepath.Join(*o.purse.data, "downloads"), DHT: o.dht, Idle: o.idle, Peers: d.peers,
+		Manifest: readManifest, Log: o.purse.log(d.io.err), FinishGrace: 20 * time.Second}
+	if o.encrypt {
+		request.Encryption = fetch.RequireRC4
+	}
+	if d.purse != nil {
+		d.openBuyer(ctx)
 		request.Payments = d.buyer
 		request.Finish = func(finish context.Context) error { return d.finish(ctx, finish) }
+		var looking sync.WaitGroup
+		looking.Go(func() { d.maintain(ctx) })
+		defer looking.Wait()
+		defer cancel()
 	}
 	if !o.quiet {
-		f, ok := io.err.(*os.File)
-		d.bar = newBar(io.err, ok && term.IsTerminal(int(f.Fd())))
+		f, ok := d.io.err.(*os.File)
+		d.noticeMu.Lock()
+		d.bar = newBar(d.io.err, ok && term.IsTerminal(int(f.Fd())))
+		d.noticeMu.Unlock()
 	}
 	request.Progress = func(p fetch.Progress) { d.progress(p, cancel) }
-	result, err := fetch.Fetch(ctx, request)
+	result, err = fetch.Fetch(ctx, request)
 	if d.bar != nil {
 		d.bar.Done()
 	}
@@ -160,20 +213,17 @@ func get(ctx context.Context, source fetch.Source, o getOptions, io stdio) (err 
 		stop()
 		d.purse.settle(context.WithoutCancel(ctx))
 	}
-	if receiptErr := d.receipt(context.WithoutCancel(ctx), result); receiptErr != nil {
-		err = errors.Join(err, receiptErr)
-	}
 	switch {
 	case d.stalled.Load() && !result.Complete:
-		return fmt.Errorf("%w: %v spent, %s of %s are here", errBudget, d.budget.Spent(), size(result.Have), size(result.Length))
+		return result, fmt.Errorf("%w: %v spent, %s of %s are here", errBudget, d.budget.Spent(), size(result.Have), size(result.Length))
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w: %s of %s are here", errInterrupted, size(result.Have), size(result.Length))
+		return result, fmt.Errorf("%w: %s of %s are here", errInterrupted, size(result.Have), size(result.Length))
 	}
-	return err
+	return result, err
 }
 
-func (d *download) openPurse(ctx context.Context, infoHash [20]byte) error {
-	p, err := openPurse(ctx, d.o.purse, d.io)
+func (s *shopping) openPurse(ctx context.Context, sources []fetch.Source) error {
+	p, err := openPurse(ctx, s.o.purse, s.io)
 	if err != nil {
 		return err
 	}
@@ -181,26 +231,56 @@ func (d *download) openPurse(ctx context.Context, infoHash [20]byte) error {
 		p.close()
 		return fmt.Errorf("look for the wallet's coins: %w", err)
 	}
-	paid, fees, err := p.ledger.SpentOn(ctx, infoHash)
-	if err != nil {
-		p.close()
-		return err
+	var spent money.Satoshis
+	for _, source := range sources {
+		paid, fees, err := p.ledger.SpentOn(ctx, source.InfoHash)
+		if err != nil {
+			p.close()
+			return err
+		}
+		spent += paid + fees
 	}
-	d.purse = p
-	d.budget = paylink.NewBudget(d.o.budget, paid+fees)
+	s.purse = p
+	s.budget = paylink.NewBudget(s.o.budget, spent)
+	return nil
+}
+
+// openBuyer begins to pay for a title. Channels of the titles before go on with
+// it.
+func (d *download) openBuyer(ctx context.Context) {
+	p := d.purse
+	var later money.Satoshis
+	if !d.last {
+		later = maxLater
+	}
 	d.buyer = paylink.NewBuyer(paylink.BuyerConfig{Ledger: p.ledger, Wallet: p.wallet, Chain: p.chain, Outbox: p.outbox,
-		MaxPrice: d.o.maxPrice, Budget: d.budget, MaxFeeRate: maxFeeRate, MaxWindow: maxWindow, Clock: time.Now,
+		MaxPrice: d.o.maxPrice, Budget: d.budget, Later: later, MaxFeeRate: maxFeeRate, MaxWindow: maxWindow, Clock: time.Now,
 		Log: d.o.purse.log(d.io.err), Notify: d.notify})
 	if err := d.buyer.Maintain(ctx); err != nil {
 		fmt.Fprintf(d.io.err, "bitcdn: channels of earlier downloads: %v\n", err)
 	}
-	return nil
+}
+
+// maintain looks after the channels of earlier downloads until ctx ends.
+func (d *download) maintain(ctx context.Context) {
+	ticker := time.NewTicker(maintainEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := d.buyer.Maintain(ctx); err != nil && ctx.Err() == nil {
+			d.o.purse.log(d.io.err).Warn("channels of earlier downloads", "error", err)
+		}
+	}
 }
 
 // finish settles when everything is here, and leaves the channels open for the
-// next run where it was interrupted.
+// next title, or for the next run where it was interrupted.
 func (d *download) finish(ctx, finish context.Context) error {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || !d.last {
 		return d.buyer.Suspend(finish)
 	}
 	finish, cancel := context.WithTimeout(finish, finishTimeout)
@@ -226,7 +306,7 @@ func (d *download) progress(p fetch.Progress, cancel func()) {
 }
 
 // notify tells what a seeder did, once.
-func (d *download) notify(n paylink.Notice) {
+func (d *shopping) notify(n paylink.Notice) {
 	d.noticeMu.Lock()
 	defer d.noticeMu.Unlock()
 	if d.o.quiet || d.notices[n.Seeder] == n.Text {
@@ -308,16 +388,16 @@ type receiptPeer struct {
 	Payable int64  `json:"payable"`
 }
 
-func (d *download) receipt(ctx context.Context, result fetch.Result) error {
+func (s *shopping) receipt(ctx context.Context, result fetch.Result) (receiptFile, error) {
 	r := receiptFile{InfoHash: hex.EncodeToString(result.InfoHash[:]), Name: result.Name, Path: result.Path, Length: result.Length,
 		Complete: result.Complete, Seconds: result.Elapsed.Seconds()}
 	for _, p := range result.Peers {
 		r.Peers = append(r.Peers, receiptPeer{Peer: p.Remote.String(), Wire: p.Wire, Payable: p.Payable})
 	}
-	if d.purse != nil {
-		channels, err := paylink.Receipts(ctx, d.purse.ledger, result.InfoHash)
+	if s.purse != nil {
+		channels, err := paylink.Receipts(ctx, s.purse.ledger, result.InfoHash)
 		if err != nil {
-			return err
+			return r, err
 		}
 		for _, c := range channels {
 			line := receiptLine{Seeder: c.Seeder, Channel: hex.EncodeToString(c.Channel[:]), State: c.State, Price: c.Rate, Royalty: c.Royalty,
@@ -336,15 +416,68 @@ func (d *download) receipt(ctx context.Context, result fetch.Result) error {
 			r.Spent += c.Total()
 		}
 	}
-	printReceipt(d.io.out, r)
-	if d.o.receipt == "" {
+	return r, nil
+}
+
+// tell prints the receipts, one for each title, and writes them to the file: of
+// several titles an array.
+func (s *shopping) tell(ctx context.Context, results []fetch.Result, several bool) error {
+	var receipts []receiptFile
+	var spent money.Satoshis
+	paid := 0
+	for _, result := range results {
+		r, err := s.receipt(ctx, result)
+		if err != nil {
+			return err
+		}
+		receipts = append(receipts, r)
+		printReceipt(s.io.out, r)
+		spent += r.Spent
+		paid += len(r.Channels)
+	}
+	if paid > 0 {
+		fmt.Fprintf(s.io.out, "spent %v in all\n", spent)
+	}
+	if several && s.purse != nil {
+		if err := s.tellOpen(ctx, receipts); err != nil {
+			return err
+		}
+	}
+	if s.o.receipt == "" || len(receipts) == 0 {
 		return nil
 	}
-	b, err := json.MarshalIndent(r, "", "  ")
+	var v any = receipts
+	if !several {
+		v = receipts[0]
+	}
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(d.o.receipt, append(b, '\n'), 0o644)
+	return os.WriteFile(s.o.receipt, append(b, '\n'), 0o644)
+}
+
+// tellOpen says which channels stay open when everything is here: those with
+// seeders that did not have the last title.
+func (s *shopping) tellOpen(ctx context.Context, receipts []receiptFile) error {
+	if slices.ContainsFunc(receipts, func(r receiptFile) bool { return !r.Complete }) {
+		return nil
+	}
+	open := true
+	rows, err := s.purse.ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		id := hex.EncodeToString(row.ID[:])
+		if !slices.ContainsFunc(receipts, func(r receiptFile) bool {
+			return slices.ContainsFunc(r.Channels, func(c receiptLine) bool { return c.Channel == id })
+		}) {
+			continue
+		}
+		fmt.Fprintf(s.io.out, "channel %.16s with %s stays open until the seeder settles it, as it does after some time without a payment\n", id, row.Remote)
+	}
+	return nil
 }
 
 func printReceipt(w io.Writer, r receiptFile) {
@@ -365,7 +498,4 @@ func printReceipt(w io.Writer, r receiptFile) {
 		fmt.Fprintf(t, "%s\t%d bytes\t%v + royalty %v + fees %v\tchannel %.16s %s\tclose %s\n", c.Seeder, c.Bytes, c.Payee, c.Creator, c.Fee, c.Channel, c.State, c.Close)
 	}
 	_ = t.Flush()
-	if len(r.Channels) > 0 {
-		fmt.Fprintf(w, "spent %v in all\n", r.Spent)
-	}
 }

@@ -29,6 +29,9 @@ type BuyerConfig struct {
 	// MaxPrice is the highest price, ask and royalty together, that is taken.
 	MaxPrice money.Rate
 	Budget   *Budget
+	// Later is what each channel may bind beyond this title, within the budget,
+	// for titles that come after it.
+	Later money.Satoshis
 	// MaxFeeRate is the highest fee rate that is accepted for a close.
 	MaxFeeRate money.FeeRate
 	// MaxWindow is the longest refund window in blocks that is accepted.
@@ -151,10 +154,25 @@ func (b *Buyer) unspent(ctx context.Context, row ledger.Channel) (bool, error) {
 	return err == nil && !spent, err
 }
 
-func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint32) error {
-	if b.live.owner(row.ID) != nil {
-		return nil
+// take makes owner the one who steps a channel, and loads it; nil where another
+// one is.
+func (b *Buyer) take(ctx context.Context, id wire.ChannelID, owner *purchase) (*payerRun, error) {
+	if !b.live.claim(id, owner) {
+		return nil, nil
 	}
+	row, err := b.cfg.Ledger.Channel(ctx, id) // as it is now
+	var run *payerRun
+	if err == nil {
+		run, err = b.restore(row)
+	}
+	if err != nil {
+		b.live.release(id, owner)
+		return nil, fmt.Errorf("channel %x: %w", id[:8], err)
+	}
+	return run, nil
+}
+
+func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint32) error {
 	tip := channel.Tip{Height: height}
 	if row.State == ledger.StateClosed {
 		if height < row.RefundHeight {
@@ -165,10 +183,12 @@ func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint
 			return err
 		}
 	}
-	run, err := b.restore(row)
-	if err != nil {
-		return fmt.Errorf("channel %x: %w", row.ID[:8], err)
+	owner := new(purchase)
+	run, err := b.take(ctx, row.ID, owner)
+	if err != nil || run == nil {
+		return err
 	}
+	defer b.live.release(row.ID, owner)
 	switch run.state.Phase {
 	case channel.Signed:
 		// Another channel of the same funding may have let it go.

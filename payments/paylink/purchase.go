@@ -480,27 +480,37 @@ func (p *purchase) rest() int64 {
 	return max(0, p.title.Length-p.came-p.onWire.Load())
 }
 
-// resume asks the seeder to go on with the oldest channel of earlier
-// connections.
+// resume asks the seeder to go on with a channel of an earlier connection: one
+// of this title, the oldest first, or one of another title, which moves to this
+// one.
 func (p *purchase) resume(ctx context.Context) (bool, error) {
 	open := true
-	rows, err := p.buyer.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open, Title: &p.title.InfoHash})
+	rows, err := p.buyer.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
 	if err != nil {
 		return false, fmt.Errorf("list channels: %w", err)
 	}
+	isHere := func(row ledger.Channel) bool { return row.Title == p.title.InfoHash }
+	slices.SortStableFunc(rows, func(a, b ledger.Channel) int {
+		switch {
+		case isHere(a) == isHere(b):
+			return 0
+		case isHere(a):
+			return -1
+		}
+		return 1
+	})
 	for _, row := range rows {
-		if row.PeerKey != p.terms.Identity || row.Rate+row.Royalty > p.buyer.cfg.MaxPrice || row.Seq == 0 {
+		if row.PeerKey != p.terms.Identity || isHere(row) && row.Rate+row.Royalty > p.buyer.cfg.MaxPrice || row.Seq == 0 {
 			continue
 		}
-		if !p.buyer.live.claim(row.ID, p) {
-			continue
-		}
-		run, err := p.buyer.restore(row)
+		run, err := p.buyer.take(ctx, row.ID, p)
 		if err != nil {
-			p.buyer.live.release(row.ID, p)
 			return false, err
 		}
-		if run.state.Refused || run.state.CanMove(p.title.InfoHash, p.terms) != nil {
+		if run == nil {
+			continue
+		}
+		if run.state.Refused || run.state.Phase == channel.Refunding || run.state.CanMove(p.title.InfoHash, p.terms) != nil {
 			p.buyer.live.release(row.ID, p)
 			continue
 		}
@@ -696,7 +706,7 @@ func (p *purchase) capacity(feeRate money.FeeRate) (money.Satoshis, error) {
 		return 0, fmt.Errorf("price of the title: %w", err)
 	}
 	limit := p.buyer.cfg.Budget.Limit()
-	need := min(payee+creator, max(limit-p.buyer.cfg.Budget.Spent(), 0)) + 2*feeRate.Fee(bsv.CommitmentSize(3))
+	need := min(payee+creator+p.buyer.cfg.Later, max(limit-p.buyer.cfg.Budget.Spent(), 0)) + 2*feeRate.Fee(bsv.CommitmentSize(3))
 	if p.terms.MinCapacity > max(need, limit, maxBound) {
 		return 0, fmt.Errorf("the seeder wants %v bound: %w", p.terms.MinCapacity, errNotWorth)
 	}
@@ -705,15 +715,15 @@ func (p *purchase) capacity(feeRate money.FeeRate) (money.Satoshis, error) {
 
 // pay tells the machines what has come.
 func (p *purchase) pay(ctx context.Context) error {
+	if slices.ContainsFunc(p.payers, func(r *payerRun) bool { return r.resuming }) {
+		return nil // the seeder may hold a newer commitment than we do
+	}
 	if p.ending.Load() {
 		p.flushed = true
 	}
 	p.parts()
 	ahead := int64(0) // that channels before have paid for, and is not verified
 	for i, r := range slices.Clone(p.payers) {
-		if r.resuming {
-			return nil // the seeder may hold a newer commitment than we do
-		}
 		r.state.Exposure = max(0, p.exposure()-ahead)
 		if err := p.payWith(ctx, r, i); err != nil {
 			return err

@@ -58,12 +58,24 @@ func Prepare(ctx context.Context, dir string, t Title) (*Goods, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
+	return g, g.publish(ctx, dir, t, 0x77)
+}
+
+// Another has another creator publish a title in dir, with the same programs.
+func (g *Goods) Another(ctx context.Context, dir string, t Title) (*Goods, error) {
+	other := &Goods{Bin: g.Bin, Folder: filepath.Join(dir, "sold"), Torrent: filepath.Join(dir, "title.torrent")}
+	return other, other.publish(ctx, dir, t, 0x66)
+}
+
+// publish makes the title's files and its torrent. The creator's key is made of
+// one byte.
+func (g *Goods) publish(ctx context.Context, dir string, t Title, creator byte) error {
 	if err := g.write(t.Files); err != nil {
-		return nil, err
+		return err
 	}
-	key, err := bsv.NewPrivateKey(bytes.Repeat([]byte{0x77}, bsv.PrivateKeySize))
+	key, err := bsv.NewPrivateKey(bytes.Repeat([]byte{creator}, bsv.PrivateKeySize))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	g.Creator = key.Public().Hash()
 	publish := exec.CommandContext(ctx, filepath.Join(g.Bin, "bitcdn"), "publish", filepath.Join(g.Folder, Contents), "-q",
@@ -73,14 +85,14 @@ func Prepare(ctx context.Context, dir string, t Title) (*Goods, error) {
 	publish.Stderr = &complaint
 	out, err := publish.Output()
 	if err != nil {
-		return nil, fmt.Errorf("publish: %w\n%s", err, complaint.Bytes())
+		return fmt.Errorf("publish: %w\n%s", err, complaint.Bytes())
 	}
 	g.Magnet = strings.TrimSpace(string(out))
 	_, rest, _ := strings.Cut(g.Magnet, "urn:btih:")
 	if _, err := hex.Decode(g.InfoHash[:], []byte(rest[:min(len(rest), 2*len(g.InfoHash))])); err != nil {
-		return nil, fmt.Errorf("magnet link %q: %w", g.Magnet, err)
+		return fmt.Errorf("magnet link %q: %w", g.Magnet, err)
 	}
-	return g, nil
+	return nil
 }
 
 func (g *Goods) write(files []File) error {
