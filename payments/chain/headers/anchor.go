@@ -49,6 +49,9 @@ func (c *Chain) settle(ctx context.Context, source Source) error {
 			break
 		}
 	}
+	if !slices.ContainsFunc(errs, func(err error) bool { return !errors.Is(err, ErrInvalid) }) {
+		c.pending = nil // all have another chain by now: its anchor was replaced
+	}
 	return errors.Join(errs...)
 }
 
@@ -89,7 +92,13 @@ func (c *Chain) agreeOnAnchor(ctx context.Context) (chain.Header, error) {
 	if height < depthOfAnchor || c.rules.difficulty && height-depthOfAnchor <= c.rules.since {
 		return chain.Header{}, fmt.Errorf("the services are at block %d: %w", height, ErrAnchor)
 	}
-	return c.agreeOn(ctx, height-depthOfAnchor)
+	h, err := c.agreeOn(ctx, height-depthOfAnchor)
+	if err == nil {
+		if err = c.rules.checkAnchor(h); err != nil {
+			err = fmt.Errorf("%w: %w", err, ErrAnchor)
+		}
+	}
+	return h, err
 }
 
 // agreeOn returns the header at height that all Sources give that know it,
@@ -234,18 +243,14 @@ func (c *Chain) known(height uint32) (chain.Header, bool) {
 
 func (c *Chain) fetchOld(ctx context.Context, source Source, height uint32) (chain.Header, error) {
 	if upper, ok := c.known(height + 1); ok {
-		h, err := source.Header(ctx, height)
-		if err != nil {
-			return chain.Header{}, err
-		}
-		if h.Hash != upper.Prev || h.Height != height {
-			return chain.Header{}, fmt.Errorf("%s is not below block %d: %w", h.Hash, upper.Height, ErrInvalid)
-		}
-		return h, c.rules.checkAlone(h)
+		return c.fetchLower(ctx, source, upper)
 	}
 	h, err := c.agreeOn(ctx, height)
 	if err != nil {
 		return chain.Header{}, err
+	}
+	if c.rules.easyGaps {
+		return h, nil // any of its blocks may be easy
 	}
 	anchor, _ := c.Anchor()
 	easiest := new(big.Int).Mul(targetOf(anchor.Bits), big.NewInt(oldRatio))
@@ -253,4 +258,27 @@ func (c *Chain) fetchOld(ctx context.Context, source Source, height uint32) (cha
 		return chain.Header{}, fmt.Errorf("bits %08x after %08x in the anchor: %w", h.Bits, anchor.Bits, ErrInvalid)
 	}
 	return h, nil
+}
+
+// fetchLower returns the header below a known one, whose link proves it, from
+// the first that has it.
+func (c *Chain) fetchLower(ctx context.Context, source Source, upper chain.Header) (chain.Header, error) {
+	var errs []error
+	for _, s := range append([]Source{source}, c.opt.Sources...) {
+		h, err := s.Header(ctx, upper.Height-1)
+		if err == nil && (h.Hash != upper.Prev || h.Height+1 != upper.Height) {
+			err = fmt.Errorf("%s is not below block %d: %w", h.Hash, upper.Height, ErrInvalid)
+		}
+		if err == nil {
+			err = c.rules.checkAlone(h)
+		}
+		if err == nil {
+			return h, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return chain.Header{}, errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/chain/headers"
 )
@@ -177,8 +178,12 @@ func TestOld(t *testing.T) {
 	if _, err := own.Old(t.Context(), honest, 1500); !errors.Is(err, chain.ErrNotFound) {
 		t.Error("above the tip:", err)
 	}
-	// One that links to a known one needs one source, which cannot lie.
-	if _, err := own.Old(t.Context(), other.source(), base-1); !errors.Is(err, headers.ErrInvalid) {
+	// One that links to a known one needs one source, which cannot lie; who does
+	// is passed over.
+	want(base-1, other.source())
+	lone := anchored(t, headers.Options{Sources: []headers.Source{other.source()}, Agree: 1, Checkpoint: headers.Checkpoint{Height: 1300, Hash: m.at(1300).Hash}})
+	synced(t, lone, m.source())
+	if _, err := lone.Old(t.Context(), other.source(), 1300-headers.Below-1); !errors.Is(err, headers.ErrInvalid) {
 		t.Error("another chain's:", err)
 	}
 	honest.answer = func(h chain.Header) (chain.Header, error) { return h, chain.ErrUnavailable } // one of two that have to agree
@@ -222,6 +227,54 @@ func TestOld(t *testing.T) {
 	if _, err := own.Old(t.Context(), a, cheap.Height); !errors.Is(err, headers.ErrInvalid) {
 		t.Error("a header of a hundredth of the anchor's work:", err)
 	}
+}
+
+// A block that anybody can mine, or of the test network, is no beginning on the
+// main network, whoever agrees on it.
+func TestAnchorIsSerious(t *testing.T) {
+	t.Parallel()
+	if rules := headers.RulesOf(bsv.Main); rules.IsSerious(0x1d00ffff) || !rules.IsSerious(0x18021fdb) || !rules.IsSerious(0x180d6b1f) {
+		t.Error("main") // the easiest, and two of 2018 and 2023
+	}
+	if rules := headers.RulesOf(bsv.Test); !rules.IsSerious(0x1d00ffff) {
+		t.Error("test")
+	}
+	m := grow(t, headers.EasyRules(false), start, 600, steady)
+	own, err := headers.OpenWith(t.Context(), "", headers.Options{Clock: clock, Sources: []headers.Source{m.source(), m.source()}}, headers.SeriousRules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tip, err := own.Sync(t.Context(), m.source()); !errors.Is(err, headers.ErrAnchor) {
+		t.Fatal(tip, err)
+	}
+}
+
+// An anchor that is replaced while what is under it is fetched is given up for
+// another one.
+func TestAnchorIsReplaced(t *testing.T) {
+	t.Parallel()
+	m := grow(t, headers.EasyRules(false), start, 600, steady)
+	other := m.fork(20, 25, 1, steady)
+	a, b := m.source(), m.source()
+	own := anchored(t, headers.Options{Sources: []headers.Source{a, b}})
+	away := func(h chain.Header) (chain.Header, error) {
+		if h.Height < 593 {
+			return h, chain.ErrUnavailable
+		}
+		return h, nil
+	}
+	a.answer, b.answer = away, away
+	if _, err := own.Sync(t.Context(), a); err == nil {
+		t.Fatal("begun with nothing")
+	}
+	for _, s := range []*source{a, b} {
+		s.chain, s.tip, s.answer = other, len(other.entries)-1, nil
+	}
+	if _, err := own.Sync(t.Context(), a); !errors.Is(err, headers.ErrInvalid) {
+		t.Fatal(err)
+	}
+	synced(t, own, a)
+	wantTip(t, own, other.tip())
 }
 
 func TestOldIsBounded(t *testing.T) {

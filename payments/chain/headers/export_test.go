@@ -29,6 +29,15 @@ func EasyRules(gaps bool) Rules {
 	return rules{limit: lowBits(255), limitBits: regBits, difficulty: true, since: 100, easyGaps: gaps}
 }
 
+// SeriousRules are easy ones that want more of an anchor than of other headers.
+func SeriousRules() Rules {
+	r := EasyRules(false)
+	r.serious = lowBits(200)
+	return r
+}
+
+func (r rules) IsSerious(bits uint32) bool { return r.isSerious(bits) }
+
 func OpenWith(ctx context.Context, path string, opt Options, r Rules) (*Chain, error) {
 	return open(ctx, path, opt, r)
 }

@@ -74,6 +74,9 @@ var (
 	// ErrAnchor says that there is no beginning: the services disagree about
 	// it, or too few of them answer.
 	ErrAnchor = errors.New("too few chain services agree on a block to begin with")
+	// ErrMoved says that a source contradicts what it said a moment ago: it names
+	// a tip and does not have what leads there. It is chain.ErrUnavailable too.
+	ErrMoved = fmt.Errorf("the chain service contradicts itself, or its chain has just changed: %w", chain.ErrUnavailable)
 	// ErrClosed says that the chain has been closed.
 	ErrClosed = errors.New("header chain is closed")
 )

@@ -20,6 +20,9 @@ const (
 	oldRatio = 16            // how much easier than the anchor a header below it may be
 	regBits  = uint32(0x207fffff)
 	mainBits = uint32(0x1d00ffff)
+	// leastDifficulty is that of an anchor on the main network, as a power of
+	// two: a hundredth of what it has been since 2018.
+	leastDifficulty = 28
 )
 
 // rules are what a network asks of a header.
@@ -29,13 +32,16 @@ type rules struct {
 	difficulty bool   // the 144-block rule holds
 	since      uint32 // for blocks above this height
 	easyGaps   bool   // a block long after its parent has limitBits
-	genesis    *chain.Header
+	// serious is the easiest target that a chain may begin with; nil is the
+	// limit. What can be mined at home, or is of the test network, is no anchor.
+	serious *big.Int
+	genesis *chain.Header
 }
 
 func rulesOf(n bsv.Network) rules {
 	switch n {
 	case bsv.Main:
-		return rules{limit: lowBits(224), limitBits: mainBits, difficulty: true, since: 504031}
+		return rules{limit: lowBits(224), limitBits: mainBits, difficulty: true, since: 504031, serious: lowBits(224 - leastDifficulty)}
 	case bsv.Test:
 		return rules{limit: lowBits(224), limitBits: mainBits, difficulty: true, since: 1188697, easyGaps: true}
 	}
@@ -79,6 +85,21 @@ func (r rules) checkAlone(h chain.Header) error {
 		return fmt.Errorf("block %d: %s does not meet bits %08x: %w", h.Height, h.Hash, h.Bits, ErrInvalid)
 	}
 	return nil
+}
+
+// checkAnchor checks a header that the chain is to begin with.
+func (r rules) checkAnchor(h chain.Header) error {
+	if err := r.checkAlone(h); err != nil {
+		return err
+	}
+	if !r.isSerious(h.Bits) {
+		return fmt.Errorf("block %d has bits %08x, as no block of the network: %w", h.Height, h.Bits, ErrInvalid)
+	}
+	return nil
+}
+
+func (r rules) isSerious(bits uint32) bool {
+	return r.serious == nil || targetOf(bits).Cmp(r.serious) <= 0
 }
 
 // check checks the header that comes after those in before, which are as many

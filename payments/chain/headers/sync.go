@@ -21,9 +21,6 @@ const (
 	progressFrom = day
 )
 
-// errMoved says that a source contradicts what it said a moment ago.
-var errMoved = fmt.Errorf("the source's chain changed meanwhile: %w", chain.ErrUnavailable)
-
 // Sync brings the chain up to the source's, and returns the tip. What was
 // checked before an error is kept, so that a Sync that is interrupted goes on
 // where it was. A source that is behind, or has a branch with no more work, is
@@ -138,7 +135,7 @@ func (c *Chain) advance(ctx context.Context, source Source, b *branch, head chai
 	var err error
 	for _, h := range got {
 		if h.Prev != b.tip().Hash || h.Height != b.tip().Height+1 {
-			err = fmt.Errorf("block %d: %w", h.Height, errMoved)
+			err = fmt.Errorf("block %d: %w", h.Height, ErrMoved)
 			break
 		}
 		if err = c.rules.check(b.view[max(0, len(b.view)-window):], h, now); err != nil {
@@ -206,7 +203,7 @@ func (c *Chain) fetch(ctx context.Context, source Source, from uint32, n int, pa
 // gone is for a header below the source's own tip.
 func gone(err error) error {
 	if errors.Is(err, chain.ErrNotFound) {
-		return fmt.Errorf("%w: %w", errMoved, err)
+		return fmt.Errorf("%w: %w", ErrMoved, err)
 	}
 	return err
 }
