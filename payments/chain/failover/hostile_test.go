@@ -172,7 +172,7 @@ func TestWatchGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused, none := &noisy{err: errors.New("a key, please")}, &noisy{err: chain.ErrUnsupported}
 		b := combine(t, failover.Options{}, refused, none)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), 59*time.Minute)
 		defer cancel()
 		if err := b.Watch(ctx, func(bsv.Txid) {}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)

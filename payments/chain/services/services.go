@@ -185,6 +185,14 @@ type Config struct {
 	Progress func(done, total int)
 }
 
+const (
+	// scarce is how many requests a second are so few that the same is not asked
+	// for twice within tipAge: a box has several parts that look for a new block
+	// every ten seconds.
+	scarce = 10
+	tipAge = 8 * time.Second
+)
+
 // View is the chain as a program sees it: a chain.Backend for which mined
 // means proven.
 type View struct {
@@ -211,6 +219,7 @@ func Open(ctx context.Context, cfg Config) (*View, error) {
 	var all []failover.Service
 	var sources []headers.Source
 	own := false // a node of the owner's
+	fresh := time.Duration(0)
 	for _, s := range list {
 		backend, err := v.dial(s, cfg)
 		if err != nil {
@@ -221,6 +230,9 @@ func Open(ctx context.Context, cfg Config) (*View, error) {
 			sources = append(sources, backend)
 		}
 		own = own || s.Kind == Node
+		if s.Kind == WhatsOnChain && s.Rate <= scarce {
+			fresh = tipAge
+		}
 	}
 	agree := headers.DefaultAgree
 	if own {
@@ -239,7 +251,7 @@ func Open(ctx context.Context, cfg Config) (*View, error) {
 	if v.services, err = failover.New(all, failover.Options{Clock: cfg.Clock, Headers: v.headers, BroadcastAll: true}); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrService, err), v.headers.Close())
 	}
-	v.Backend = spv.New(v.services, v.headers, spv.Options{Sources: sources, Clock: cfg.Clock, Log: cfg.Log})
+	v.Backend = spv.New(v.services, v.headers, spv.Options{Sources: sources, Fresh: fresh, Clock: cfg.Clock, Log: cfg.Log})
 	return v, nil
 }
 

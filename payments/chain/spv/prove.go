@@ -169,7 +169,7 @@ func (b *Backend) anchor(ctx context.Context, txid bsv.Txid, proof *chain.Proof,
 	if old {
 		return chain.Header{}, err
 	}
-	if _, syncErr := b.sync(ctx); syncErr != nil {
+	if _, syncErr := b.look(ctx); syncErr != nil {
 		return chain.Header{}, errors.Join(err, syncErr)
 	}
 	return b.match(txid, proof, claim)

@@ -54,6 +54,9 @@ const (
 	// staleTip is the age of the newest block from which on other services than
 	// the first are asked for newer ones, and lookAround how often.
 	staleTip, lookAround = time.Hour, 10 * time.Minute
+	// recentTip is the age of the newest block up to which a source has to bring
+	// what is missing within patience.
+	recentTip, patience = 24 * time.Hour, time.Minute
 	// retry is how long a coin whose proof has failed is left alone, twice as
 	// long each time up to lastRetry.
 	retry, lastRetry = 30 * time.Second, time.Hour
@@ -71,6 +74,10 @@ type Options struct {
 	// services break the rules, lead to another chain, or have brought no block
 	// for an hour. They are the services behind, one by one.
 	Sources []headers.Source
+	// Fresh is for how long Tip answers from the last look at the services
+	// without another one; 0 means not at all. Those who ask while a look is
+	// under way share the next one in any case.
+	Fresh time.Duration
 	// Proofs is how many proofs are remembered; 0 means DefaultProofs.
 	Proofs int
 	// Clock gives the present time; nil means time.Now.
@@ -84,6 +91,7 @@ type Backend struct {
 	services chain.Backend
 	headers  *headers.Chain
 	opt      Options
+	turn     chan struct{} // holds a token while the services are asked for headers
 
 	mu       sync.Mutex
 	proven   map[bsv.Txid]*proven
@@ -92,6 +100,9 @@ type Backend struct {
 	last     string // reason in unproven
 	trouble  error
 	around   time.Time // when the sources were last asked
+	began    int       // looks at the services for headers
+	done     int       // the newest of them that succeeded
+	looked   time.Time // when that one began
 }
 
 // proven is a transaction with a proof that held when it was checked.
@@ -122,6 +133,7 @@ func New(services chain.Backend, h *headers.Chain, opt Options) *Backend {
 		services: services,
 		headers:  h,
 		opt:      opt,
+		turn:     make(chan struct{}, 1),
 		proven:   make(map[bsv.Txid]*proven),
 		sized:    make(map[bsv.Txid]bool),
 		unproven: make(map[bsv.Txid]failure),
@@ -160,7 +172,15 @@ func (b *Backend) Trouble() error {
 // returns its newest header. Every error is chain.ErrUnavailable too; those of
 // package headers say more.
 func (b *Backend) Tip(ctx context.Context) (chain.Header, error) {
-	tip, err := b.sync(ctx)
+	if err := ctx.Err(); err != nil {
+		return chain.Header{}, fmt.Errorf("ask for the tip: %w: %w", chain.ErrUnavailable, err)
+	}
+	if b.isFresh() {
+		if tip, ok := b.headers.Tip(); ok {
+			return tip, nil
+		}
+	}
+	tip, err := b.look(ctx)
 	if err != nil && !errors.Is(err, chain.ErrUnavailable) {
 		err = fmt.Errorf("%w: %w", chain.ErrUnavailable, err)
 	}
@@ -170,23 +190,77 @@ func (b *Backend) Tip(ctx context.Context) (chain.Header, error) {
 	return tip, nil
 }
 
+func (b *Backend) isFresh() bool {
+	now := b.opt.Clock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	age := now.Sub(b.looked)
+	return b.done > 0 && age >= 0 && age < b.opt.Fresh
+}
+
+// look brings the header chain up to date with one look at the services that
+// begins after the call, whoever makes it.
+func (b *Backend) look(ctx context.Context) (chain.Header, error) {
+	b.mu.Lock()
+	next := b.began + 1
+	b.mu.Unlock()
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+	case <-ctx.Done():
+		return chain.Header{}, fmt.Errorf("fetch block headers: %w: %w", chain.ErrUnavailable, ctx.Err())
+	}
+	b.mu.Lock()
+	if b.done >= next {
+		b.mu.Unlock()
+		tip, _ := b.headers.Tip()
+		return tip, nil
+	}
+	b.began++
+	this, at := b.began, b.opt.Clock()
+	b.mu.Unlock()
+	tip, err := b.sync(ctx)
+	if err == nil {
+		b.mu.Lock()
+		b.done, b.looked = this, at
+		b.mu.Unlock()
+	}
+	return tip, err
+}
+
 func (b *Backend) sync(ctx context.Context) (chain.Header, error) {
-	tip, err := b.headers.Sync(ctx, b.services)
+	tip, slow, err := b.follow(ctx, b.services)
 	verdict := err
 	if !isVerdict(err) {
 		verdict = nil
 	}
 	b.note(verdict, err)
-	if errors.Is(err, headers.ErrAnchor) || verdict == nil && (err != nil || !b.isStale(tip)) {
+	switch {
+	case errors.Is(err, headers.ErrAnchor):
+		return tip, err
+	case verdict != nil, slow, errors.Is(err, headers.ErrMoved): // others may be better
+	case err != nil || !b.isStale(tip):
 		return tip, err
 	}
 	for _, s := range b.opt.Sources {
-		other, otherErr := b.headers.Sync(ctx, s)
+		other, _, otherErr := b.follow(ctx, s)
 		if otherErr == nil {
 			tip, err = other, nil
 		}
 	}
 	return tip, err
+}
+
+// follow is a Sync for which a source has only a while where there is little to
+// fetch. slow says that this time was over.
+func (b *Backend) follow(ctx context.Context, s headers.Source) (tip chain.Header, slow bool, err error) {
+	own, cancel := ctx, context.CancelFunc(func() {})
+	if last, ok := b.headers.Tip(); ok && b.opt.Clock().Sub(last.Time) < recentTip {
+		own, cancel = context.WithTimeout(ctx, patience)
+	}
+	defer cancel()
+	tip, err = b.headers.Sync(own, s)
+	return tip, err != nil && own.Err() != nil && ctx.Err() == nil, err
 }
 
 // isVerdict reports whether a header chain refused what a source has, and did

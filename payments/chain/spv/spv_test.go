@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
@@ -940,5 +941,139 @@ func TestEndlessCoins(t *testing.T) {
 	at = at.Add(3 * time.Hour)
 	if n, last := r.Unproven(); n != 0 || last != "" {
 		t.Error(n, last, "hours after anybody asked")
+	}
+}
+
+// Those who ask for the tip at the same time cost the services two questions,
+// and within Options.Fresh none at all; none of them is told of an older tip than
+// there was when they asked.
+func TestTipIsShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		slow := &slowTip{service: s}
+		b := spv.New(slow, regtest(t, now), spv.Options{Clock: time.Now})
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, err := b.Tip(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := s.questions()["tip"]; n > 2 {
+			t.Error(n, "questions of 50")
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wg.Go(func() { _, _ = b.Tip(t.Context()) })
+		synctest.Wait()
+		wg.Go(func() {
+			if _, err := b.Tip(short); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, chain.ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		late := s.mine() // after the look has begun, before it ends
+		wg.Go(func() {
+			if tip, err := b.Tip(t.Context()); err != nil || tip.Hash != late.Hash {
+				t.Error(tip, err)
+			}
+		})
+		wg.Wait()
+
+		s.questions()
+		fresh := spv.New(s, regtest(t, now), spv.Options{Clock: time.Now, Fresh: 8 * time.Second})
+		for range 20 {
+			if _, err := fresh.Tip(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := s.questions()["tip"]; n != 3 {
+			t.Error(n, "questions in 20 seconds")
+		}
+	})
+}
+
+type slowTip struct{ *service }
+
+func (s *slowTip) Tip(ctx context.Context) (chain.Header, error) {
+	tip, err := s.service.Tip(ctx)
+	time.Sleep(10 * time.Second)
+	return tip, err
+}
+
+// A service that names the tip of another network's chain, whose work is real,
+// and has nothing that leads there, or takes its time over every answer, does not
+// keep the header chain from growing.
+func TestTipOfNowhere(t *testing.T) {
+	t.Parallel()
+	for _, slow := range []bool{false, true} {
+		t.Run(fmt.Sprint("slow ", slow), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				good := newService(t)
+				for range 50 {
+					good.mine()
+				}
+				at := good.blocks[50].Time.Add(time.Minute)
+				clock := func() time.Time { return at }
+				foreign := good.fork(40, 60)
+				liar := &elsewhere{service: good, tip: foreign.blocks[60].Header}
+				if slow {
+					liar.wait = 25 * time.Second
+				}
+				h := regtest(t, now)
+				if _, err := h.Sync(t.Context(), good); err != nil {
+					t.Fatal(err)
+				}
+				b := spv.New(liar, h, spv.Options{Clock: clock, Sources: []headers.Source{liar, good}})
+				next := good.mine()
+				before := time.Now()
+				if tip, err := b.Tip(t.Context()); err != nil || tip != next {
+					t.Fatal(tip, err)
+				}
+				if took := time.Since(before); took > 3*time.Minute {
+					t.Error(took)
+				}
+			})
+		})
+	}
+}
+
+type elsewhere struct {
+	*service
+	tip  chain.Header
+	wait time.Duration
+}
+
+func (e *elsewhere) Tip(ctx context.Context) (chain.Header, error) {
+	return e.tip, e.pause(ctx)
+}
+
+func (e *elsewhere) Header(ctx context.Context, height uint32) (chain.Header, error) {
+	if err := e.pause(ctx); err != nil {
+		return chain.Header{}, err
+	}
+	if height > 50 {
+		return chain.Header{}, chain.ErrNotFound
+	}
+	if e.wait > 0 && height > 0 {
+		return e.tip, nil // another one, everywhere
+	}
+	return e.service.Header(ctx, height)
+}
+
+func (e *elsewhere) pause(ctx context.Context) error {
+	if e.wait == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(e.wait):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", chain.ErrUnavailable, ctx.Err())
 	}
 }
