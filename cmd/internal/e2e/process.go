@@ -92,6 +92,9 @@ func (p *Process) Running() error {
 	}
 }
 
+// Pid is the number of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Tail returns the last n bytes of the log, at most.
 func (p *Process) Tail(n int) string {
 	b, err := os.ReadFile(p.log)
