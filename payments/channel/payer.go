@@ -330,6 +330,9 @@ func (s Payer) resumed(m *wire.Resumed, ev Got) (Payer, []Effect) {
 			return s, []Effect{Fail{err}} // whoever asked to resume has looked
 		}
 	}
+	if last.Seq > wire.MaxSeq/2 {
+		return s, broken(s.ID(), wire.CodePayment, "commitment %d", last.Seq) // there must be room for ours
+	}
 	if last.Seq == 0 {
 		return s.forgotten(m, ev, moves)
 	}

@@ -12,12 +12,12 @@ func (*Ack) Kind() Kind { return KindAck }
 
 func (m *Ack) encode(e *encoder) {
 	e.raw(m.Channel[:])
-	e.u64(m.Seq)
+	e.seq(m.Seq)
 	e.count(m.Credit)
 }
 
 func (m *Ack) decode(d *decoder) {
 	d.raw(m.Channel[:])
-	m.Seq = d.u64()
+	m.Seq = d.seq()
 	m.Credit = d.count()
 }

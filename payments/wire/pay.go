@@ -20,7 +20,7 @@ type Royalty struct {
 // Bytes = 0, and every commitment says of which leg and title it is.
 type Pay struct {
 	Channel   ChannelID
-	Seq       uint64
+	Seq       uint64 // at most MaxSeq
 	Leg       uint64 // 1 to Seq
 	Title     [20]byte
 	Bytes     int64 // of this leg that are paid for
@@ -43,8 +43,8 @@ func (*Pay) Kind() Kind { return KindPay }
 
 func (m *Pay) encode(e *encoder) {
 	e.raw(m.Channel[:])
-	e.u64(m.Seq)
-	e.u64(m.Leg)
+	e.seq(m.Seq)
+	e.seq(m.Leg)
 	e.raw(m.Title[:])
 	e.count(m.Bytes)
 	e.sat(m.Payee)
@@ -62,8 +62,8 @@ func (m *Pay) encode(e *encoder) {
 
 func (m *Pay) decode(d *decoder) {
 	d.raw(m.Channel[:])
-	m.Seq = d.u64()
-	m.Leg = d.u64()
+	m.Seq = d.seq()
+	m.Leg = d.seq()
 	d.raw(m.Title[:])
 	m.Bytes = d.count()
 	m.Payee = d.sat()

@@ -20,6 +20,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/bitcdn/bitcdn/payments/money"
 )
@@ -35,6 +36,9 @@ const (
 	MaxPayload = 65_000
 	// MaxSignature is the longest signature in bytes, hash type included.
 	MaxSignature = 73
+	// MaxSeq is the largest number of a commitment, so that every number that
+	// was taken can be stored and has a next one.
+	MaxSeq = 1 << 62
 )
 
 var (
@@ -155,6 +159,7 @@ func (e *encoder) u32(v uint32)            { e.b = binary.BigEndian.AppendUint32
 func (e *encoder) u64(v uint64)            { e.b = binary.BigEndian.AppendUint64(e.b, v) }
 func (e *encoder) raw(v []byte)            { e.b = append(e.b, v...) }
 func (e *encoder) count(v int64)           { e.ranged(v, 1<<62) }
+func (e *encoder) seq(v uint64)            { e.ranged(int64(min(v, math.MaxInt64)), MaxSeq) }
 func (e *encoder) sat(v money.Satoshis)    { e.ranged(int64(v), int64(money.MaxSatoshis)) }
 func (e *encoder) rate(v money.Rate)       { e.ranged(int64(v), int64(money.MaxRate)) }
 func (e *encoder) feeRate(v money.FeeRate) { e.ranged(int64(v), int64(money.MaxFeeRate)) }
@@ -232,6 +237,7 @@ func (d *decoder) u64() uint64 {
 
 func (d *decoder) raw(dst []byte)         { copy(dst, d.take(len(dst))) }
 func (d *decoder) count() int64           { return d.ranged(1 << 62) }
+func (d *decoder) seq() uint64            { return uint64(d.ranged(MaxSeq)) }
 func (d *decoder) sat() money.Satoshis    { return money.Satoshis(d.ranged(int64(money.MaxSatoshis))) }
 func (d *decoder) rate() money.Rate       { return money.Rate(d.ranged(int64(money.MaxRate))) }
 func (d *decoder) feeRate() money.FeeRate { return money.FeeRate(d.ranged(int64(money.MaxFeeRate))) }
