@@ -390,7 +390,7 @@ func (s *sale) step(ctx context.Context, r *payeeRun, ev channel.Event) error {
 	if ok && checked.Refusal == nil && !checked.Confirmed {
 		// Decided here and not by the check: many of them may end at one time.
 		id := r.state.ID()
-		if s.seller.admit(id) {
+		if s.seller.admit(id, r.state.Unconfirmed()) {
 			defer s.seller.dismiss(id)
 		} else {
 			checked.Refusal = &wire.Refusal{Code: wire.CodeUnavailable, Text: "too much rests on fundings that are not mined; wait for the next block"}

@@ -478,20 +478,24 @@ func (s *Seller) checkFunding(ctx context.Context, c bsv.Channel, ev channel.Che
 	return channel.FundingChecked{Confirmed: status.State == chain.Mined, Height: tip.Height}
 }
 
-// admit says whether a channel may begin to deliver on a funding that is not
-// mined, within UnconfirmedTotal. From then on it counts, until its state is
-// stored, which counts itself, or it is dismissed.
-func (s *Seller) admit(id wire.ChannelID) bool {
+// admit says whether a channel may begin to deliver an amount on a funding that
+// is not mined, within UnconfirmedTotal. From then on it counts, until its state
+// is stored, which counts itself, or it is dismissed.
+func (s *Seller) admit(id wire.ChannelID, amount money.Satoshis) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l, each := &s.watched, s.cfg.Offer.UnconfirmedLimit
-	if each > 0 && int64(l.exposed)+int64(len(l.admitted)) >= int64(s.cfg.Offer.UnconfirmedTotal/each) {
+	l := &s.watched
+	all := l.exposed + amount
+	for _, other := range l.admitted {
+		all += other
+	}
+	if all > s.cfg.Offer.UnconfirmedTotal {
 		return false
 	}
 	if l.admitted == nil {
-		l.admitted = make(map[wire.ChannelID]bool)
+		l.admitted = make(map[wire.ChannelID]money.Satoshis)
 	}
-	l.admitted[id] = true
+	l.admitted[id] = amount
 	return true
 }
 

@@ -34,6 +34,7 @@ type watch struct {
 	closeBy        uint64 // height
 	refund         uint64 // height
 	owed           money.Satoshis
+	unconfirmed    money.Satoshis // the most that is delivered before the funding is mined
 	active         time.Time
 	host           netip.Addr // of the payer
 
@@ -69,10 +70,10 @@ type watchlist struct {
 	hinted   map[bsv.Txid]bool  // fundings of which a service has news
 	unfunded map[netip.Addr]int // by host
 	waiting  int                // sum of unfunded
-	exposed  int                // that deliver on a funding which is not mined
-
-	// admitted are about to deliver on one.
-	admitted map[wire.ChannelID]bool
+	// exposed is what channels may deliver on fundings that are not mined.
+	exposed money.Satoshis
+	// admitted are channels that are about to, and how much each.
+	admitted map[wire.ChannelID]money.Satoshis
 }
 
 func newWatchlist() watchlist {
@@ -89,7 +90,7 @@ func (l *watchlist) put(s *channel.Payee, remote string) {
 	}
 	w := watch{phase: s.Phase, confirmed: s.Confirmed, funding: s.Open.FundingTxid, close: s.Close,
 		closeBy: uint64(s.Open.RefundHeight) - min(uint64(s.Open.RefundHeight), uint64(s.Terms.CloseMargin)),
-		refund:  uint64(s.Open.RefundHeight), owed: s.Last.Payee, active: s.Active,
+		refund:  uint64(s.Open.RefundHeight), owed: s.Last.Payee, unconfirmed: s.Unconfirmed(), active: s.Active,
 		minedAt: old.minedAt, unknown: old.unknown, pending: old.pending || !known}
 	if addr, err := netip.ParseAddrPort(remote); err == nil {
 		w.host = hostOf(addr)
@@ -99,7 +100,7 @@ func (l *watchlist) put(s *channel.Payee, remote string) {
 		l.waiting++
 	}
 	if w.isExposed() {
-		l.exposed++
+		l.exposed += w.unconfirmed
 	}
 	l.channels[id] = w
 }
@@ -111,7 +112,7 @@ func (l *watchlist) drop(id wire.ChannelID) {
 	}
 	delete(l.channels, id)
 	if w.isExposed() {
-		l.exposed--
+		l.exposed -= w.unconfirmed
 	}
 	if w.phase != channel.Signed {
 		return
@@ -162,7 +163,7 @@ func (s *Seller) loadWatchlist(ctx context.Context) error {
 		if _, stored := s.watched.channels[row.ID]; stored {
 			continue // since rows were read
 		}
-		state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
+		state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, s.cfg.Policy)
 		if err != nil {
 			s.cfg.Log.Error("a channel cannot be watched over", "channel", wire.ChannelID(row.ID), "error", err)
 			continue

@@ -93,30 +93,16 @@ func TestPayerTakesAUnitAndDoesNotPay(t *testing.T) {
 func TestTrustedPayerDoesNotPay(t *testing.T) {
 	r := newRig(t, nil)
 	const channels = 3
-	before := r.coins(1+channels, 30_000)
-	had := r.coinsAt(r.purse.Public().Hash())
-	honest := r.connect()
-	if !honest.fund(plan{coins: before[:1]}) {
-		t.Fatalf("refused: %v", honest.refusal)
-	}
-	r.mine(1)
-	r.wait("it can trade", func() bool { honest.trade(60 << 20); return honest.total == 60<<20 })
-	honest.say(&wire.Close{Channel: honest.state.ID()})
-	if await[*wire.Closed](honest) == nil {
-		t.Fatal("not closed")
-	}
-	r.closing(honest)
-	r.mine(1)
-	r.wait("the seller knows", func() bool { return r.upToDate(r.box) })
-	honest.leave()
+	honest := r.settled(60 << 20)
 	paid := r.due(honest.total)
-
+	before := r.coins(channels, 30_000)
+	had, has := r.coinsAt(r.purse.Public().Hash()), r.received(honest)
 	all := []*payer{honest}
-	taken := honest.total
+	taken := int64(0)
 	for i := range channels {
 		p := r.connect()
 		p.show(honest)
-		if !p.fund(plan{coins: before[i+1 : i+2]}) {
+		if !p.fund(plan{coins: before[i : i+1]}) {
 			t.Fatalf("refused: %v", p.refusal)
 		}
 		r.mine(1)
@@ -134,11 +120,26 @@ func TestTrustedPayerDoesNotPay(t *testing.T) {
 		all = append(all, p)
 	}
 	r.settle()
-	got := r.received(all...)
+	got := r.received(all...) - has
 	trusted := max(r.first(), min((r.title.Ask+r.royalty()).Bytes(paid/money.Satoshis(r.policy.CreditShare)), channel.MaxCredit))
 	record(t, result{row: 1, attack: fmt.Sprintf("again and again, trusted for %v", paid), attacker: "payer", victim: "seller", tries: channels, atRisk: channels * 20_000,
 		lost: r.due(taken) - got, bound: channels * r.due(2*trusted), fees: had - got - r.coinsAt(r.purse.Public().Hash())})
 	r.audit(r.box)
+}
+
+// settled is a channel that was used honestly, closed, and mined.
+func (r *rig) settled(bytes int64) *payer {
+	r.Helper()
+	p := r.traded(bytes)
+	p.say(&wire.Close{Channel: p.state.ID()})
+	if await[*wire.Closed](p) == nil {
+		r.Fatal("not closed")
+	}
+	r.closing(p)
+	r.mine(1)
+	r.wait("the seller knows", func() bool { return r.upToDate(r.box) })
+	p.leave()
+	return p
 }
 
 // show proves a channel that is settled, which counts for the next one.

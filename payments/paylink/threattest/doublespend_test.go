@@ -128,6 +128,16 @@ func TestPayerDoubleSpendsWhatManyChannelsStandOn(t *testing.T) {
 			}
 			together(payers, parent)
 		},
+		"many channels on one parent, one of them trusted": func(r *rig, coin bsv.Coin, payers []*payer) {
+			payers[0].show(r.settled(60 << 20))
+			parent := r.fan(coin, len(payers))
+			for i, p := range payers {
+				p.prepare(plan{coins: outputs(parent)[i : i+1]})
+				if !p.funded(parent) && p.refusal.Code != wire.CodeUnavailable {
+					t.Errorf("channel %d refused: %v", i, p.refusal)
+				}
+			}
+		},
 		"many channels of one funding, at one moment": func(r *rig, coin bsv.Coin, payers []*payer) {
 			var keys []bsv.PrivateKey
 			var locks []bsv.Output
@@ -145,7 +155,10 @@ func TestPayerDoubleSpendsWhatManyChannelsStandOn(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, func(r *rig) { r.offer.UnconfirmedTotal = 3 * r.offer.UnconfirmedLimit })
+			r := newRig(t, func(r *rig) {
+				r.offer.UnconfirmedTotal = 3 * r.offer.UnconfirmedLimit
+				r.policy.MaxUnconfirmed = 2 * r.offer.UnconfirmedLimit
+			})
 			coin := r.coins(1, 1_000_000)[0]
 			payers := make([]*payer, channels)
 			for i := range payers {
