@@ -52,6 +52,10 @@ type Options struct {
 	// Words is given the recovery words of a new wallet, once. An error stops
 	// the start: a wallet whose words nobody saw must not earn.
 	Words func(words string) error
+	// WalletWords are the wallet's words where they do not lie in the data
+	// folder; Passphrase is asked where those that do are locked.
+	WalletWords string
+	Passphrase  func() (string, error)
 	// Started, where set, is told the addresses that the box listens on.
 	Started func(Addresses)
 }
@@ -106,6 +110,9 @@ func Run(ctx context.Context, opt Options) error {
 // open brings up everything that is not a service, lowest first.
 func (b *Box) open(ctx context.Context) (err error) {
 	s := &b.opt.Settings
+	if err := checkRecovered(b.opt.DataDir); err != nil {
+		return err
+	}
 	if b.ledger, err = ledger.OpenWith(ctx, filepath.Join(b.opt.DataDir, "money.db"), b.opt.Clock, ledger.Options{Wrote: b.ledgerWrote}); err != nil {
 		return err
 	}
@@ -134,14 +141,14 @@ func (b *Box) open(ctx context.Context) (err error) {
 	return nil
 }
 
-func (b *Box) openWallet(ctx context.Context) error {
-	w, err := OpenWallet(ctx, b.opt.DataDir, b.opt.Settings.Network, b.ledger, b.chain,
-		wallet.Options{Clock: b.opt.Clock, Log: b.opt.Log}, b.opt.Words)
-	if err != nil {
+func (b *Box) openWallet(ctx context.Context) (err error) {
+	opt := wallet.Options{Clock: b.opt.Clock, Log: b.opt.Log, Passphrase: b.opt.Passphrase, Gap: b.opt.Settings.Wallet.Gap}
+	if b.opt.WalletWords != "" {
+		b.wallet, err = wallet.OpenWords(ctx, b.opt.WalletWords, b.opt.Settings.Network, b.ledger, b.chain, opt)
 		return err
 	}
-	b.wallet = w
-	return nil
+	b.wallet, err = OpenWallet(ctx, b.opt.DataDir, b.opt.Settings.Network, b.ledger, b.chain, opt, b.opt.Words)
+	return err
 }
 
 // OpenWallet opens a data folder's wallet, or makes one and shows its recovery
@@ -214,7 +221,14 @@ func (b *Box) serve(ctx context.Context) error {
 		return b.server.Serve(upload, listeners.peers)
 	})
 	if b.seller != nil {
-		group.Go(func() error { return b.seller.Run(payments) })
+		// Backups go on until the last payment is stored.
+		copying, stopCopying := context.WithCancel(context.WithoutCancel(ctx))
+		group.Go(func() error {
+			defer stopCopying()
+			return b.seller.Run(payments)
+		})
+		group.Go(func() error { return b.backups(copying) })
+		group.Go(func() error { return b.scan(ctx) })
 		group.Go(func() error { return untilStopped(payments, b.outbox.Run(payments)) })
 		group.Go(func() error { return b.payouts(ctx) })
 		group.Go(func() error { return b.watchChain(ctx) })

@@ -141,6 +141,7 @@ func (b *Box) control() http.Handler {
 	handle(mux, "/close", b.controlClose)
 	handle(mux, "/sweep", b.controlSweep)
 	b.controlLedger(mux)
+	b.controlBackup(mux)
 	handle(mux, "/check", func(ctx context.Context, _ Empty) (Empty, error) { return Empty{}, b.ledger.Check(ctx) })
 	handle(mux, "/status", func(ctx context.Context, _ Empty) (webui.Status, error) { return b.Status(ctx) })
 	return mux

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bitcdn/bitcdn/payments/backup"
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain/headers"
 	"github.com/bitcdn/bitcdn/payments/chain/services"
@@ -44,6 +45,8 @@ type Settings struct {
 	Announce AnnounceSettings `toml:"announce"`
 	Channels ChannelSettings  `toml:"channels"`
 	Payout   PayoutSettings   `toml:"payout"`
+	Backup   BackupSettings   `toml:"backup"`
+	Wallet   WalletSettings   `toml:"wallet"`
 }
 
 // ListenSettings are addresses.
@@ -131,6 +134,7 @@ func DefaultSettings() Settings {
 		Channels: ChannelSettings{MinCapacity: offer.MinCapacity, MaxCapacity: offer.MaxCapacity,
 			UnconfirmedLimit: offer.UnconfirmedLimit, Credit: offer.Credit, IdleClose: Duration(policy.IdleClose)},
 		Payout: PayoutSettings{Threshold: 10_000, MaxFeeShare: 50, Every: Duration(time.Hour)},
+		Backup: BackupSettings{Keep: backup.DefaultKeep},
 	}
 }
 
@@ -214,6 +218,9 @@ func (s *Settings) Check() error {
 		return bad("chain.poll", "below 100 ms")
 	}
 	if name, why := s.Payout.check(); name != "" {
+		return bad(name, "%s", why)
+	}
+	if name, why := s.Backup.check(); name != "" {
 		return bad(name, "%s", why)
 	}
 	if s.Payout.Address != "" {

@@ -17,6 +17,9 @@ func runBox(ctx context.Context, args []string, io stdio) error {
 	if len(args) > 0 && args[0] == "ledger" {
 		return runBoxLedger(ctx, args[1:], io)
 	}
+	if len(args) > 0 && args[0] == "backup" {
+		return runBoxBackup(ctx, args[1:], io)
+	}
 	flags := flagSet(io, "box", "VERB", `Manages a bitcdnd that runs on this machine.
 
   add TORRENT FOLDER   sell a title; FOLDER contains its file or folder
@@ -25,6 +28,7 @@ func runBox(ctx context.Context, args []string, io stdio) error {
   status               titles, earnings, channels, health
   close [CHANNEL]      settle one channel, or all of them
   sweep                pay the earnings out now
+  backup -o FILE       write a backup: bitcdn box backup --help
   ledger …             export, totals, check: bitcdn box ledger --help
   check                recompute the ledger's balances`)
 	data := flags.String("data", environment("BITCDN_BOX", "/var/lib/bitcdn"), "the box's data `folder`; env BITCDN_BOX")

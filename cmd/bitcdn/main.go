@@ -95,6 +95,9 @@ func hintFor(err error) string {
 	case errors.Is(err, publish.ErrFileType), errors.Is(err, publish.ErrChanged), errors.Is(err, catalog.ErrManifestSyntax), errors.Is(err, wallet.ErrNetwork), errors.Is(err, money.ErrRange):
 		return ""
 	}
+	if hint := restoreHint(err); hint != "" {
+		return hint
+	}
 	return fetch.Hint(err)
 }
 
@@ -115,8 +118,8 @@ func commands() []command {
 	return []command{
 		{"publish", "DIR|FILE", "make a torrent with your signed terms", runPublish},
 		{"get", "MAGNET|TORRENT", "download, and pay the seeders that ask for it", runGet},
-		{"wallet", "[address|balance|send|history]", "the wallet that pays", runWallet},
-		{"box", "add|remove|price|close|sweep|status|ledger", "manage a running bitcdnd", runBox},
+		{"wallet", "[address|balance|send|history|restore]", "the wallet that pays", runWallet},
+		{"box", "add|status|close|sweep|ledger|backup|…", "manage a running bitcdnd", runBox},
 	}
 }
 

@@ -29,15 +29,21 @@ type purseFlags struct {
 	node     *string
 	services *string
 	verbose  *bool
+
+	passphrase *string
+	// Of a wallet that is being restored.
+	gap      uint32
+	scanning func(wallet.Scan)
 }
 
 func addPurseFlags(flags *pflag.FlagSet) purseFlags {
 	return purseFlags{
-		data:     flags.String("data", defaultData(), "`folder` with the wallet and unfinished downloads; env BITCDN_DATA"),
-		network:  flags.String("network", environment("BITCDN_NETWORK", "main"), "main, test or regtest; env BITCDN_NETWORK"),
-		node:     flags.String("node", os.Getenv("BITCDN_NODE"), "`URL` of a node's JSON-RPC, http://user:password@host:port, instead of the network's public services; env BITCDN_NODE"),
-		services: flags.String("services", os.Getenv("BITCDN_SERVICES"), "`file` that names the chain services: [[service]] tables of kind (arc, whatsonchain, node), url and key; env BITCDN_SERVICES"),
-		verbose:  flags.BoolP("verbose", "v", false, "log what happens"),
+		data:       flags.String("data", defaultData(), "`folder` with the wallet and unfinished downloads; env BITCDN_DATA"),
+		network:    flags.String("network", environment("BITCDN_NETWORK", "main"), "main, test or regtest; env BITCDN_NETWORK"),
+		node:       flags.String("node", os.Getenv("BITCDN_NODE"), "`URL` of a node's JSON-RPC, http://user:password@host:port, instead of the network's public services; env BITCDN_NODE"),
+		services:   flags.String("services", os.Getenv("BITCDN_SERVICES"), "`file` that names the chain services: [[service]] tables of kind (arc, whatsonchain, node), url and key; env BITCDN_SERVICES"),
+		verbose:    flags.BoolP("verbose", "v", false, "log what happens"),
+		passphrase: flags.String("passphrase-file", os.Getenv("BITCDN_PASSPHRASE_FILE"), "`file` with the passphrase that the wallet is locked with; env BITCDN_PASSPHRASE_FILE"),
 	}
 }
 
@@ -146,7 +152,8 @@ func openPurse(ctx context.Context, f purseFlags, io stdio) (_ *purse, err error
 		return nil, err
 	}
 	p.outbox = wallet.NewOutbox(p.ledger, p.chain, time.Now, log)
-	p.wallet, err = box.OpenWallet(ctx, *f.data, network, p.ledger, p.chain, wallet.Options{Clock: time.Now, Log: log, Stored: p.outbox.Kick},
+	p.wallet, err = box.OpenWallet(ctx, *f.data, network, p.ledger, p.chain, wallet.Options{Clock: time.Now, Log: log, Stored: p.outbox.Kick,
+		Passphrase: asker(ctx, io).Passphrase(*f.passphrase), Gap: f.gap, Scanning: f.scanning},
 		func(words string) error { return showWords(io.err, words) })
 	if err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ satoshis to, and the balance.
   address                   the address only
   balance                   what the wallet can spend; takes back what seeders that are gone hold
   send ADDRESS AMOUNT|all   pay AMOUNT satoshis, or all there is, to ADDRESS
-  history                   everything that was paid and got, one on a line`
+  history                   everything that was paid and got, one on a line
+  restore|words|passphrase  the recovery words: bitcdn wallet restore --help`
 
 var (
 	// errUnseen says that the network has not taken a payment that is stored.
@@ -46,6 +47,9 @@ type walletCommand struct {
 }
 
 func runWallet(ctx context.Context, args []string, io stdio) error {
+	if len(args) > 0 && isSecretVerb(args[0]) {
+		return runWalletSecrets(ctx, args, io)
+	}
 	flags := flagSet(io, "wallet", "[address|balance|send ADDRESS AMOUNT|all|history]", walletAbout)
 	c := &walletCommand{io: io, purse: addPurseFlags(flags)}
 	_, c.asks = terminalOf(io.in)
