@@ -454,8 +454,73 @@ func TestHostileMessages(t *testing.T) {
 		"close of another":      {func(b *bench) wire.Message { return &wire.Close{} }, false},
 		"funding that is none":  {func(b *bench) wire.Message { return &wire.Funded{Channel: b.payer.ID(), Funding: []byte{1}} }, false},
 		"resume of another one": {func(b *bench) wire.Message { return &wire.Resume{} }, false},
+		"a leg with bytes": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Leg = p.Seq+1, p.Seq+1
+			return &p
+		}, false},
+		"a leg of another connection's title": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Leg, p.Bytes, p.Title = p.Seq+1, p.Seq+1, 0, [20]byte{9}
+			return &p
+		}, false},
+		"a leg that never began": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Leg = p.Seq+2, p.Seq+1
+			return &p
+		}, false},
+		"a leg that is over": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Leg = p.Seq+1, 0
+			return &p
+		}, false},
+		"this leg, another title": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Title = p.Seq+1, [20]byte{9}
+			return &p
+		}, false},
+		"a leg that takes back": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Leg, p.Bytes, p.Payee = p.Seq+1, p.Seq+1, 0, p.Payee-1
+			return &p
+		}, true},
+		"a leg that is not signed": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Leg, p.Bytes, p.Payee = p.Seq+1, p.Seq+1, 0, p.Payee+1
+			return &p
+		}, true},
+		"without the creator": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Creators = p.Seq+1, nil
+			return &p
+		}, true},
+		"with another creator in its place": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Creators = p.Seq+1, []wire.Royalty{{To: [20]byte{9}, Amount: p.Creators[0].Amount}}
+			return &p
+		}, true},
+		"with a creator twice": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Creators = p.Seq+1, []wire.Royalty{p.Creators[0], p.Creators[0]}
+			return &p
+		}, true},
+		"with a creator of nothing": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Creators = p.Seq+1, []wire.Royalty{p.Creators[0], {To: [20]byte{9}}}
+			return &p
+		}, true},
+		"with a creator without an address": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Creators = p.Seq+1, []wire.Royalty{p.Creators[0], {Amount: 1}}
+			return &p
+		}, true},
+		"a creator of all there is": {func(b *bench) wire.Message {
+			p := b.payer.Last
+			p.Seq, p.Creators = p.Seq+1, []wire.Royalty{p.Creators[0], {To: [20]byte{9}, Amount: money.MaxSatoshis}}
+			return &p
+		}, true},
 	} {
-		b := newBench(t, 20_000, terms(t, 5_000, 0), money.MaxSatoshis)
+		b := newBench(t, 20_000, terms(t, 5_000, 1_000), money.MaxSatoshis)
 		b.relay()
 		for range 40 {
 			b.deliver(256<<10, false)

@@ -230,3 +230,106 @@ func TestAChannelThatTheSeederDoesNotKnow(t *testing.T) {
 		t.Error("no refund")
 	}
 }
+
+// Commitments of an earlier leg come again on every connection there is.
+func TestCommitmentsOfAnEarlierLegAreHarmless(t *testing.T) {
+	b := opened(t, terms(t, 5_000, 0))
+	var sent []wire.Message
+	record := func() {
+		sent = append(sent, &wire.Funded{Channel: b.payer.ID(), Funding: b.payer.Funding, First: b.payer.Last}, copyOf(b.payer.Last))
+	}
+	record()
+	for i := range byte(4) {
+		b.moveTo(i%2+1, titled(t, 20_000, 4_000, i%2))
+		record()
+		b.trade(2 << 20)
+		record()
+	}
+	want := b.payee
+	for title := range byte(3) {
+		for _, m := range sent {
+			got := channel.Got{Msg: m, Title: [20]byte{title}, Terms: b.offer}
+			after, effects := b.payee.Step(got, b.now)
+			if after.Last.Seq != want.Last.Seq || after.Leg != want.Leg || after.Past.Payee != want.Past.Payee || after.Served != want.Served {
+				t.Errorf("%+v makes %+v", m, after.Last)
+			}
+			for _, e := range effects {
+				switch e := e.(type) {
+				case channel.Store, channel.Fail, channel.Revoke, channel.Allow:
+					t.Errorf("%+v has effect %+v", m, e)
+				}
+			}
+		}
+	}
+}
+
+func copyOf(p wire.Pay) *wire.Pay { return &p }
+
+// A move goes to a title of the same seeder only.
+func TestMovesToStrangers(t *testing.T) {
+	for name, change := range map[string]func(*wire.Terms){
+		"another seeder":  func(m *wire.Terms) { m.Identity = key(t, 9).Public() },
+		"another network": func(m *wire.Terms) { m.Network++ },
+	} {
+		b := opened(t, terms(t, 5_000, 0))
+		offer := titled(t, 20_000, 0, 0)
+		change(offer)
+		if b.payer.CanMove([20]byte{2}, offer) == nil {
+			t.Errorf("%s: the payer would move", name)
+		}
+		before := b.payer.Last
+		b.title, b.offer = [20]byte{2}, offer
+		b.reconnect()
+		b.relay()
+		if b.payee.Last.Seq != before.Seq || b.payer.Last.Seq != before.Seq || b.payee.Leg.Title == b.title {
+			t.Errorf("%s: moved", name)
+		}
+		b.payerStep(b.got(&wire.Resumed{Last: b.payer.Last}))
+		if b.payer.Last.Seq != before.Seq || b.payer.Leg.Title == b.title || len(b.fails) == 0 {
+			t.Errorf("%s: the payer moved", name)
+		}
+	}
+}
+
+// What a seeder says of a leg that the payer does not know.
+func TestResumedWithAnUnknownLeg(t *testing.T) {
+	for name, change := range map[string]func(*wire.Pay){
+		"more than was signed":  func(p *wire.Pay) { p.Payee += 1_000 },
+		"a creator":             func(p *wire.Pay) { p.Creators = []wire.Royalty{{To: [20]byte{9}, Amount: 5}} },
+		"a creator of nothing":  func(p *wire.Pay) { p.Creators = []wire.Royalty{{To: [20]byte{9}}} },
+		"more than the channel": func(p *wire.Pay) { p.Payee = money.MaxSatoshis },
+	} {
+		b := opened(t, terms(t, 5_000, 0))
+		last := b.payer.Last
+		last.Seq, last.Leg, last.Bytes = last.Seq+9, last.Seq+9, 0
+		change(&last)
+		before := b.payer.Last
+		b.payerStep(b.got(&wire.Resumed{Last: last, Credit: 1 << 20}))
+		if b.payer.Last.Seq != before.Seq || len(b.fails) == 0 {
+			t.Errorf("%s: taken, %+v", name, b.payer.Last)
+		}
+	}
+	// With nothing more than was signed it costs a new leg, and no money.
+	b := opened(t, terms(t, 5_000, 0))
+	last := b.payer.Last
+	last.Seq, last.Leg, last.Bytes = last.Seq+9, last.Seq+9, 1<<40
+	before := b.payer.Last
+	b.payerStep(b.got(&wire.Resumed{Last: last, Credit: 1 << 20}))
+	if p := b.payer.Last; len(b.fails) > 0 || p.Payee != before.Payee || p.Bytes != 0 || p.Seq != last.Seq+1 || p.Leg != p.Seq {
+		t.Errorf("%+v, %v", p, b.fails)
+	}
+}
+
+// Numbers near their ends.
+func TestResumedWithTheLastNumber(t *testing.T) {
+	b := opened(t, terms(t, 5_000, 0))
+	last := b.payer.Last
+	before := b.payer.Last
+	for _, leg := range []uint64{last.Leg, wire.MaxSeq} {
+		last.Seq, last.Leg = wire.MaxSeq, leg
+		b.payerStep(b.got(&wire.Resumed{Last: last, Credit: 1 << 20}))
+	}
+	if b.payer.Last.Seq != before.Seq || len(b.fails) != 2 {
+		t.Errorf("from number %d to %d, %v", before.Seq, b.payer.Last.Seq, b.fails)
+	}
+}

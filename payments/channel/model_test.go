@@ -139,6 +139,7 @@ type world struct {
 	here      int // the connection's title
 	terms     *wire.Terms
 	connected bool
+	bound     bool // the payee knows that the channel is on this connection
 	resuming  bool // a Resume was not answered yet
 	live      bool // the payer has heard that the channel goes on
 	toPayer   []wire.Message
@@ -253,7 +254,7 @@ func (o *opening) resume(w *world, policy channel.Policy) {
 	w.payer.Exposure, w.payee.Policy = w.exposure, policy
 	w.payerKept, w.payeeKept = slices.Clone(o.payerKept), slices.Clone(o.payeeKept)
 	w.broadcast[channel.FundingTx] = o.funding
-	w.live = true
+	w.live, w.bound = true, true
 	w.signed[1], w.stored[1] = w.payer.Last, w.payee.Last
 	w.served, w.verified = follow(nil, &w.payee.Leg, &w.payee.Last), follow(nil, &w.payer.Leg, &w.payer.Last)
 	w.allowed = w.payee.Allowed()
@@ -349,7 +350,9 @@ func (w *world) payeeStep(ev channel.Event) {
 		case channel.CheckFunding:
 			w.checks++
 		case channel.Allow:
-			w.allowed = e.Total
+			if w.bound {
+				w.allowed = e.Total
+			}
 		case channel.Revoke:
 			w.allowed = 0
 		case channel.Fail:
@@ -473,6 +476,7 @@ func (w *world) relayOne() bool {
 		m := w.toPayee[0]
 		w.toPayee = w.toPayee[1:]
 		w.former = append(w.former, m)
+		w.bound = w.bound || m.Kind() == wire.KindResume || m.Kind() == wire.KindFunded
 		w.payeeStep(w.got(m))
 	case w.checks > 0:
 		w.checks--
@@ -511,7 +515,7 @@ func (w *world) got(m wire.Message) channel.Got {
 }
 
 func (w *world) disconnect() {
-	w.connected, w.live, w.resuming, w.unverified = false, false, false, 0
+	w.connected, w.bound, w.live, w.resuming, w.unverified = false, false, false, false, 0
 	w.toPayee, w.toPayer, w.checks = nil, nil, 0
 	if w.payee.Phase == channel.Checking {
 		w.checks = 1 // the chain still answers

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/wire"
@@ -129,6 +130,7 @@ func TestBadPayloads(t *testing.T) {
 		"signature of 74 bytes":    {"03" + huge + "004a" + strings.Repeat("00", 74), wire.ErrTooLong},
 		"funding longer than sent": {"04" + huge + "fde8" + "00", wire.ErrMalformed},
 		"255 parents":              {"04" + huge + "0000" + "ff", wire.ErrTooLong},
+		"number 2^63":              {"06" + huge + "8000000000000000", wire.ErrMalformed},
 		"nine creators":            {"06" + huge + huge + strings.Repeat("00", 20) + "09", wire.ErrTooLong},
 		"255 creators":             {"06" + huge + huge + strings.Repeat("00", 20) + "ff", wire.ErrTooLong},
 		"fewer creators than said": {"06" + huge + huge + strings.Repeat("00", 20) + "08" + huge, wire.ErrMalformed},
@@ -154,6 +156,8 @@ func TestBadPayloads(t *testing.T) {
 func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	for name, m := range map[string]wire.Message{
 		"negative bytes":  &wire.Pay{Bytes: -1},
+		"number 2^63":     &wire.Pay{Seq: 1 << 63},
+		"leg 2^64-1":      &wire.Pay{Leg: 1<<64 - 1},
 		"too much money":  &wire.Pay{Payee: money.MaxSatoshis + 1},
 		"long signature":  &wire.Pay{Signature: make([]byte, 74)},
 		"too long a sale": &wire.Funded{Funding: make([]byte, wire.MaxPayload)},
@@ -174,6 +178,44 @@ func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	}
 }
 
+// shown checks that what a person sees of a refusal is short, begins with our
+// own words, and has nothing that a terminal obeys.
+func shown(t *testing.T, m *wire.Refusal) {
+	t.Helper()
+	text := m.String()
+	if !strings.HasPrefix(text, m.Code.String()) || len(text) > 1000 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+		t.Fatalf("%+v is shown as %q", m, text)
+	}
+}
+
+func TestRefusalsInWords(t *testing.T) {
+	seen := make(map[string]wire.Code)
+	for code := range wire.CodeWrongFunding + 1 {
+		words := code.String()
+		if other, twice := seen[words]; twice || words == "" {
+			t.Errorf("codes %d and %d are both %q", code, other, words)
+		}
+		seen[words] = code
+		for _, text := range []string{"", "an ordinary text", "\x1b[2J\r\n\u202etxet", strings.Repeat("é", 100), "\" and \""} {
+			shown(t, &wire.Refusal{Code: code, Text: text})
+		}
+	}
+	m := &wire.Refusal{Code: wire.CodeVersion, Text: strings.Repeat("a", 99) + "éé"}
+	want := "the seeder does not take the funding: it, or an unconfirmed transaction that it spends, is not version 1 (it says \"" + strings.Repeat("a", 99) + "…\")"
+	if got := m.String(); got != want {
+		t.Errorf("%s", got)
+	}
+	if got := wire.Code(999).String(); got != "the seeder refuses for a reason of number 999" {
+		t.Error(got)
+	}
+	for code, of := range map[wire.Code]bool{wire.CodeVersion: true, wire.CodeSpent: true, wire.CodeDoubleSpend: true, wire.CodeUnavailable: false,
+		wire.CodeTerms: false, wire.CodeUnconfirmed: false} {
+		if code.OfFunding() != of {
+			t.Errorf("%v: of the funding %v", code, !of)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, m := range examples() {
 		b, err := wire.Encode(m)
@@ -182,6 +224,14 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(b)
 		f.Add(b[:len(b)/2])
+	}
+	full := &wire.Pay{Seq: wire.MaxSeq, Leg: wire.MaxSeq, Bytes: 1 << 62, Payee: money.MaxSatoshis, Creators: make([]wire.Royalty, wire.MaxCreators)}
+	for _, m := range []wire.Message{full, &wire.Resumed{Last: *full}, &wire.Funded{First: *full}, &wire.Refusal{Code: 65535, Text: "\x1b[2J\u202e" + strings.Repeat("\"", 198)}} {
+		b, err := wire.Encode(m)
+		if err != nil && m.Kind() != wire.KindRefusal {
+			f.Fatal(err)
+		}
+		f.Add(b)
 	}
 	f.Add([]byte{4, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -195,6 +245,14 @@ func FuzzDecode(f *testing.F) {
 		}
 		if !bytes.Equal(b, again) {
 			t.Fatalf("two encodings of one message:\n%x\n%x", b, again)
+		}
+		switch m := m.(type) {
+		case *wire.Refusal:
+			shown(t, m)
+		case *wire.Pay:
+			if len(m.Creators) > wire.MaxCreators || m.Seq > wire.MaxSeq || m.Leg > wire.MaxSeq {
+				t.Fatalf("beyond the caps: %+v", m)
+			}
 		}
 	})
 }
