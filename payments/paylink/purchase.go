@@ -163,6 +163,7 @@ type purchase struct {
 	enough    bool // no channel takes the place of the one that there is
 	offers    int  // terms that came since something was paid
 	earlier   bool // there may be channels of earlier connections
+	proved    bool // that earlier channels were paid
 	waiting   bool // for buyer.opening
 	holdsOpen bool
 	deadline  <-chan time.Time // for the refund's signature
@@ -458,6 +459,12 @@ func (p *purchase) next(ctx context.Context) error {
 		}
 		p.earlier = false
 	}
+	if p.unused && len(p.payers) == 0 && !p.proved {
+		p.proved = true
+		if err := p.prove(ctx); err != nil {
+			return err
+		}
+	}
 	p.waiting = p.unused && (len(p.payers) == 0 || !p.enough && p.runsOut(p.payers[0]))
 	return nil
 }
@@ -520,6 +527,36 @@ func (p *purchase) resume(ctx context.Context) (bool, error) {
 		return true, p.ask(run)
 	}
 	return false, nil
+}
+
+// prove shows the seeder a channel that was settled with it, the one that has
+// paid most, by asking to go on with it. What it paid there counts for the next
+// one; the answer, which says that it is closed, does not.
+func (p *purchase) prove(ctx context.Context) error {
+	open := false
+	rows, err := p.buyer.cfg.Ledger.Channels(ctx, ledger.Filter{Role: ledger.Payer, Open: &open})
+	if err != nil {
+		return fmt.Errorf("list channels: %w", err)
+	}
+	var best *ledger.Channel
+	for i, row := range rows {
+		if row.PeerKey == p.terms.Identity && row.State == ledger.StateClosed && row.Payee > 0 && (best == nil || row.Payee > best.Payee) {
+			best = &rows[i]
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	key, _, err := channelKeys(p.buyer.cfg.Wallet, best.KeyIndex)
+	if err != nil {
+		return err
+	}
+	proof, err := key.SignDigest(channel.ResumeDigest(p.terms.Nonce, p.title.InfoHash, best.ID))
+	if err != nil {
+		return fmt.Errorf("prove a channel's key: %w", err)
+	}
+	p.send(&wire.Resume{Channel: best.ID, Proof: proof})
+	return nil
 }
 
 // askAgain asks the seeder to go on with a channel that it could not take.

@@ -27,6 +27,7 @@ type payeeRun struct {
 	keyIndex uint32
 	payout   bsv.Hash160
 	row      ledger.Channel // what does not change with payments
+	conn     bool           // the channel began on its owner's connection
 	flows    bool           // the machine lets the payer have something
 	allowed  int64          // of the channel's life, as it said last
 }
@@ -96,13 +97,16 @@ type sale struct {
 
 	// Below: the goroutine of run only.
 	nonce    [16]byte
-	terms    *wire.Terms // of this connection's newest offer
-	offered  *payeeRun   // that offer, until it becomes a channel; may be nil
-	payees   []*payeeRun // the channels that this sale owns, in the order in which bytes count
-	counted  int64       // of sent, what the channels know
-	offers   int         // that came to no channel, or to one that paid little
-	unsigned []uint32    // key indexes of offers that have come to nothing so far
-	refused  int         // fundings
+	terms    *wire.Terms     // of this connection's newest offer
+	offered  *payeeRun       // that offer, until it becomes a channel; may be nil
+	payees   []*payeeRun     // the channels that this sale owns, in the order in which bytes count
+	counted  int64           // of sent, what the channels know
+	offers   int             // that came to no channel, or to one that paid little
+	unsigned []uint32        // key indexes of offers that have come to nothing so far
+	refused  int             // fundings
+	history  *wire.ChannelID // settled channel that the payer has proved, if it counts
+	backs    wire.ChannelID  // what it stood for last; zero where for none
+	trust    money.Satoshis  // that a new channel begins with
 }
 
 const (
@@ -464,6 +468,8 @@ func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error 
 		return nil
 	}
 	r := s.offered
+	s.back(id)
+	r.state.Policy.Trust = s.trust
 	err := r.step(ctx, ev)
 	if err != nil || r.state.Phase != channel.Offered {
 		s.unsigned = slices.DeleteFunc(s.unsigned, func(index uint32) bool { return index == r.keyIndex })
@@ -473,6 +479,7 @@ func (s *sale) begin(ctx context.Context, ev channel.Event, m *wire.Open) error 
 		return err
 	}
 	s.offered = nil
+	r.conn = true
 	s.join(r)
 	return err
 }
@@ -493,10 +500,78 @@ func (s *sale) resume(ctx context.Context, ev channel.Event, m *wire.Resume) err
 		return err
 	}
 	switch run.state.Phase {
-	case channel.Closing, channel.Closed, channel.Failed:
+	case channel.Closing, channel.Closed:
+		s.leave(run)
+		return s.believe(ctx, run)
+	case channel.Failed:
 		s.leave(run)
 	}
 	return nil
+}
+
+// believe lets what a payer has paid in a settled channel count for a new one.
+func (s *sale) believe(ctx context.Context, r *payeeRun) error {
+	id := r.state.ID()
+	if s.history != nil {
+		return nil
+	}
+	good, err := s.seller.paidUp(ctx, &r.state)
+	if err != nil || !good {
+		return err
+	}
+	backs := s.seller.backed(id)
+	if backs != (wire.ChannelID{}) {
+		row, err := s.seller.cfg.Ledger.Channel(ctx, backs)
+		if err != nil {
+			return fmt.Errorf("look up channel: %w", err)
+		}
+		state, err := channel.RestorePayee(row.Snapshot, bsv.PrivateKey{}, channel.Policy{})
+		if err != nil {
+			return err
+		}
+		if good, err := s.seller.paidUp(ctx, &state); err != nil || !good {
+			return err
+		}
+	}
+	s.history, s.backs, s.trust = &id, backs, max(s.trust, r.state.Last.Payee)
+	return nil
+}
+
+// back makes the history stand for a channel that begins, unless it has come to
+// stand for another one meanwhile.
+func (s *sale) back(id wire.ChannelID) {
+	if s.history == nil {
+		return
+	}
+	if !s.seller.back(*s.history, s.backs, id) {
+		s.history, s.trust = nil, 0
+		return
+	}
+	s.backs = id
+}
+
+// owes says whether more was served on a channel than is paid or forgiven.
+func owes(st *channel.Payee) bool { return st.Served-st.Past.Served-st.Forgiven > st.Covered() }
+
+// distrust ends what a payer's history is worth, if it leaves a channel unpaid.
+func (s *sale) distrust(r *payeeRun) bool {
+	if !owes(&r.state) {
+		return false
+	}
+	if s.trust = 0; s.history != nil {
+		s.seller.back(*s.history, s.backs, r.state.ID())
+		s.backs = r.state.ID()
+	}
+	return true
+}
+
+// trusted is what a payer has earned once a channel of this connection is over.
+func (r *payeeRun) trusted() money.Satoshis {
+	trust := r.state.Policy.Trust
+	if r.state.Confirmed { // else it could still take back what it has paid
+		trust += r.state.Last.Payee
+	}
+	return trust
 }
 
 // find loads the channel that a payer wants to go on with; nil where there is
@@ -546,6 +621,12 @@ func (s *sale) join(r *payeeRun) { s.payees = append(s.payees, r) }
 func (s *sale) leave(r *payeeRun) {
 	s.payees = slices.DeleteFunc(s.payees, func(x *payeeRun) bool { return x == r })
 	s.seller.live.release(r.state.ID(), s)
+	if r.conn && !s.distrust(r) {
+		s.trust = max(s.trust, r.trusted())
+		for _, next := range s.payees { // takes its place, and inherits
+			next.state.Policy.Trust = max(next.state.Policy.Trust, s.trust)
+		}
+	}
 	if total, flows := s.allowance(); flows {
 		s.conn.Allow(total)
 	}
@@ -605,6 +686,7 @@ func (s *sale) detach(ctx context.Context) {
 	}
 	s.count(ctx)
 	for _, r := range s.payees {
+		s.distrust(r)
 		if r.state.Phase == channel.Open {
 			if err := r.store(ctx, channel.Store{}); err != nil {
 				s.log.Error("channel's count of bytes not stored", "error", err)

@@ -90,6 +90,7 @@ type Seller struct {
 
 	live    claims[*sale]
 	mu      sync.Mutex
+	history map[wire.ChannelID]wire.ChannelID // the channel that a settled one stands for
 	watched watchlist
 	spare   []uint32 // key indexes that were offered and never signed with
 }
