@@ -386,6 +386,10 @@ func (s Payer) forgotten(m *wire.Resumed, ev Got, moves bool) (Payer, []Effect) 
 	if s.Last.Seq > 1 {
 		return s, broken(s.ID(), wire.CodePayment, "the seeder has forgotten %d commitments", s.Last.Seq)
 	}
+	if moves && s.Wire > 0 {
+		// What it has delivered of one title is not owed at the price of another.
+		return s, broken(s.ID(), wire.CodePayment, "the seeder has forgotten what it delivered")
+	}
 	s.Credit = clampCredit(m.Credit)
 	s.Phase = Funded
 	if moves {

@@ -128,3 +128,18 @@ func TestFreeBytesDoNotOverflow(t *testing.T) {
 		}
 	}
 }
+
+// A seeder that delivered a title for nothing must not have those bytes paid for
+// at the price of another one, by saying that it never saw the funding.
+func TestBytesOfOneTitleAreNotPaidForAsAnothers(t *testing.T) {
+	b := newBench(t, 100_000, terms(t, 0, 0), money.MaxSatoshis)
+	b.relay()
+	b.payerStep(channel.Delivered{Wire: 1 << 30, Payable: 1 << 30, Limit: money.MaxSatoshis})
+	b.visit([20]byte{9}, terms(t, 50_000, 0))
+	b.payerStep(b.got(&wire.Resumed{Last: wire.Pay{Channel: b.payer.ID()}, Credit: 1 << 20}))
+	b.payerStep(b.got(&wire.Ready{Channel: b.payer.ID(), Credit: 1 << 20}))
+	b.payerStep(channel.Delivered{Wire: 1 << 30, Payable: 1 << 30, Limit: money.MaxSatoshis, Flush: true})
+	if spent := b.payer.Spent(); spent > 0 {
+		t.Errorf("paid %v for nothing", spent)
+	}
+}
