@@ -35,6 +35,8 @@ func TestBoxDestroyed(t *testing.T) {
 	b.AwaitSold(p, titleLength/3)
 	file := filepath.Join(w.TempDir(), "box.backup")
 	w.WantExit(w.Start(w.TempDir(), filepath.Join(w.TempDir(), "log"), "bitcdn", "box", "backup", "--data", b.Data, "-o", file), 0)
+	history := filepath.Join(w.TempDir(), "history.backup")
+	w.WantExit(w.Start(w.TempDir(), filepath.Join(w.TempDir(), "log"), "bitcdn", "box", "backup", "--data", b.Data, "--whole", "-o", history), 0)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -58,7 +60,7 @@ func TestBoxDestroyed(t *testing.T) {
 	w.Must(box.WriteSettings(config, s))
 	recover := func(wordsFile string) *e2e.Process {
 		return w.Start(w.TempDir(), filepath.Join(w.TempDir(), "log"), "bitcdnd", "recover", "--data", elsewhere, "--config", config,
-			"--words-file", wordsFile, "--backup", file, "--gap", "200")
+			"--words-file", wordsFile, "--backup", file, "--backup", history, "--gap", "200")
 	}
 	other := filepath.Join(w.TempDir(), "other")
 	w.Must(os.WriteFile(other, []byte(strings.Repeat("abandon ", 11)+"about"), 0o600))

@@ -69,6 +69,8 @@ func testRecover(m *machine) {
 	m.world.mine(m.T, 1)
 	m.step()
 	open := []*sale{m.sell(5000, 0), m.sell(0, 0), m.sell(6000, 700)}
+	closing := m.sell(800, 0)
+	closing.closing()
 	purchase, _, _ := m.buy(1000)
 	// A payment that has not left the house.
 	pending, err := m.wallet.Send(m.ctx, key(m, 0x71).Public().Hash(), 7_000)
@@ -91,6 +93,7 @@ func testRecover(m *machine) {
 	open[0].wantClosed(r, "closed", 5000, 0)
 	open[1].wantClosed(r, "closed", 0, 0)
 	open[2].wantClosed(r, "closed", 6000, 700)
+	closing.wantClosed(r, "closed", 800, 0)
 	if l := lineOf(m, r, purchase.ID()); !strings.Contains(l.State, "height 400") || !l.Done || l.Backup != capacity-1000 {
 		m.Errorf("%+v", l)
 	}
@@ -110,7 +113,7 @@ func testRecover(m *machine) {
 		if o, err := l.Outgoing(m.ctx, pending); err != nil || o.State != ledger.Mined {
 			m.Errorf("the payment is %s, %v", o.State, err)
 		}
-		want := 50_000 - 10_000 - 7_000 - fees + 3002 + 3003 + 5000 + 6000
+		want := 50_000 - 10_000 - 7_000 - fees + 3002 + 3003 + 5000 + 6000 + 800
 		if confirmed, unconfirmed, err := w.Balance(m.ctx); confirmed+unconfirmed != want || err != nil {
 			m.Errorf("%v and %v, %v; want %v", confirmed, unconfirmed, err, want)
 		}

@@ -315,6 +315,24 @@ func (s *sale) close() *bsv.Tx {
 	return tx
 }
 
+// closing puts the close into the outbox, from where it has not gone yet.
+func (s *sale) closing() *bsv.Tx {
+	s.m.Helper()
+	tx, err := s.state.CloseTx()
+	s.m.must(err)
+	s.state.Phase, s.state.Close = channel.Closing, tx.Txid()
+	snapshot, err := s.state.Snapshot()
+	s.m.must(err)
+	row, err := s.m.ledger.Channel(s.m.ctx, s.id())
+	s.m.must(err)
+	row.State, row.CloseTxid, row.Snapshot = ledger.StateClosing, tx.Txid(), snapshot
+	s.m.must(s.m.ledger.Apply(s.m.ctx, ledger.Batch{Channels: []ledger.Channel{row}, Outbox: []ledger.Outgoing{{Txid: tx.Txid(), Raw: tx.Bytes(),
+		Purpose: ledger.Close, Channel: s.id(), PrevOutputs: wallet.AppendOutput(nil, bsv.Output{Value: s.c.Capacity, Script: s.c.Lock()}),
+		Outputs: []ledger.Coin{{Txid: tx.Txid(), Value: tx.Outputs[0].Value, Script: tx.Outputs[0].Script, Branch: wallet.BranchPayout, KeyIndex: s.index,
+			Origin: ledger.OriginEarning}}}}}))
+	return tx
+}
+
 // sweep spends what a close paid to the machine, as a payout does.
 func (s *sale) sweep(close *bsv.Tx) {
 	s.m.Helper()
