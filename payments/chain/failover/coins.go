@@ -10,9 +10,10 @@ import (
 	"github.com/bitcdn/bitcdn/payments/chain"
 )
 
-// chunk is how many scripts are asked for in one question: what a slow service
-// can answer in time, and what is asked again when it fails.
-const chunk = 100
+// chunk is how many scripts are asked for in one question: what a service that
+// answers three requests a second can answer in time, also where each script has
+// coins and others ask too, and what is asked again when it fails.
+const chunk = 40
 
 // Unspent implements chain.Backend.
 func (b *Backend) Unspent(ctx context.Context, script bsv.Script) ([]chain.Coin, error) {

@@ -218,3 +218,32 @@ func (s *sleeper) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) 
 	}
 	return s.said.Broadcast(ctx, tx, prev)
 }
+
+// A service that hides the newest blocks holds no refund back.
+func TestRefundBehindALaggard(t *testing.T) {
+	t.Parallel()
+	c := memory.New(clock)
+	c.MineTo(20)
+	h, err := headers.Open(t.Context(), "", headers.Options{Network: bsv.Regtest, Sources: []headers.Source{c}, Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = h.Close() }()
+	if _, err := h.Sync(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	laggard := &said{tip: chain.Header{Height: 3}}
+	b, err := failover.New([]failover.Service{{Name: "laggard", Backend: laggard}}, failover.Options{Headers: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := &bsv.Tx{Version: 1, LockTime: 20, Inputs: make([]bsv.Input, 1), Outputs: make([]bsv.Output, 1)}
+	if err := b.Broadcast(t.Context(), tx, nil); err != nil {
+		t.Fatal(err)
+	}
+	rejected := new(chain.Rejected)
+	tx.LockTime = 21
+	if err := b.Broadcast(t.Context(), tx, nil); !errors.As(err, &rejected) || rejected.Reason != chain.NonFinal {
+		t.Fatal(err)
+	}
+}

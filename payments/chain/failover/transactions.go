@@ -392,6 +392,11 @@ func (b *Backend) hopeless(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) e
 	if tx.FinalAt(0) {
 		return nil
 	}
+	if b.opt.Headers != nil {
+		if own, ok := b.opt.Headers.Tip(); ok && tx.FinalAt(own.Height+1) {
+			return nil // whatever a service says that is behind
+		}
+	}
 	// Not every service looks at the lock time, and one that keeps a refund that
 	// is early hinders the close.
 	tip, err := b.Tip(ctx)

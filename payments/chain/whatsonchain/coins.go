@@ -284,6 +284,7 @@ func (b *Backend) spenders(ctx context.Context, outputs []bsv.Outpoint) ([]bsv.T
 		Vout uint32   `json:"vout"`
 	}
 	var all []bsv.Txid
+	left := maxSingly
 	for some := range slices.Chunk(outputs, bulkScripts) {
 		question := make([]utxo, len(some))
 		for i, o := range some {
@@ -292,6 +293,8 @@ func (b *Backend) spenders(ctx context.Context, outputs []bsv.Outpoint) ([]bsv.T
 		var answer []struct{ SpentIn struct{ Txid string } }
 		err := b.client.post(ctx, "/utxos/spent", map[string][]utxo{"utxos": question}, &answer)
 		if refusedWith(err, http.StatusNotFound, http.StatusBadRequest) { // for the sake of one of them
+			some = some[:min(len(some), left)]
+			left -= len(some)
 			one, err := b.spendersSingly(ctx, some)
 			if err != nil {
 				return nil, err
@@ -315,6 +318,10 @@ func (b *Backend) spenders(ctx context.Context, outputs []bsv.Outpoint) ([]bsv.T
 	}
 	return all, nil
 }
+
+// maxSingly is how many outputs are asked about one by one because the service
+// does not answer for all of them at once.
+const maxSingly = 2 * bulkScripts
 
 func (b *Backend) spendersSingly(ctx context.Context, outputs []bsv.Outpoint) ([]bsv.Txid, error) {
 	var all []bsv.Txid

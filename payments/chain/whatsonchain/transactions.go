@@ -27,7 +27,7 @@ func (b *Backend) Status(ctx context.Context, txid bsv.Txid) (chain.Status, erro
 	case chain.Mined:
 		s.Proof, err = b.proof(ctx, txid, s.Block)
 	case chain.Unknown:
-		s.Competing, err = b.lost(ctx, txid, 0)
+		s.Competing, err = b.lost(ctx, txid)
 		if len(s.Competing) > 0 {
 			s.State = chain.Conflicted
 		}
@@ -69,18 +69,27 @@ func (b *Backend) position(ctx context.Context, txid bsv.Txid) (chain.Status, er
 
 // Proof implements chain.Prover.
 func (b *Backend) Proof(ctx context.Context, txid bsv.Txid) (*chain.Proof, error) {
-	s, err := b.Status(ctx, txid)
+	proofs, err := b.proofsOf(ctx, txid)
 	if err != nil {
 		return nil, err
 	}
-	if s.Proof == nil {
-		return nil, fmt.Errorf("a proof for %s, which is %s: %w", txid, s.State, chain.ErrNotFound)
+	if len(proofs) == 1 {
+		return proofs[0], nil // where it is out of date, it does not hold
 	}
-	return s.Proof, nil
+	if len(proofs) > 1 {
+		s, err := b.position(ctx, txid)
+		if err != nil {
+			return nil, err
+		}
+		if p := proofIn(proofs, s.Block); p != nil {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("a proof for %s: %w", txid, chain.ErrNotFound)
 }
 
-// proof asks for the proof that a transaction is in a block; nil where the
-// service has none. A transaction that was mined in two chains has two.
+// proof returns the proof that a transaction is in a block; nil where the
+// service has none.
 func (b *Backend) proof(ctx context.Context, txid bsv.Txid, block chain.Hash) (*chain.Proof, error) {
 	b.mu.Lock()
 	known := b.proofs[txid]
@@ -88,6 +97,20 @@ func (b *Backend) proof(ctx context.Context, txid bsv.Txid, block chain.Hash) (*
 	if known != nil && known.Block == block {
 		return known, nil
 	}
+	proofs, err := b.proofsOf(ctx, txid)
+	if err != nil {
+		return nil, err
+	}
+	p := proofIn(proofs, block)
+	if p != nil {
+		b.keep(txid, p)
+	}
+	return p, nil
+}
+
+// proofsOf asks for the proofs of a transaction: one that was mined in two chains
+// has two.
+func (b *Backend) proofsOf(ctx context.Context, txid bsv.Txid) ([]*chain.Proof, error) {
 	var answer []json.RawMessage
 	err := b.client.get(ctx, "/tx/"+txid.String()+"/proof/tsc", &answer)
 	if refusedWith(err, http.StatusNotFound) {
@@ -96,17 +119,26 @@ func (b *Backend) proof(ctx context.Context, txid bsv.Txid, block chain.Hash) (*
 	if err != nil {
 		return nil, fmt.Errorf("ask for the proof of %s: %w", txid, err)
 	}
-	for _, text := range answer {
+	var proofs []*chain.Proof
+	for _, text := range answer[:min(len(answer), mostProofs)] {
 		p, err := chain.ParseTSC(text, txid)
 		if err != nil {
 			return nil, fmt.Errorf("proof of %s: %w: %w", txid, ErrProtocol, err)
 		}
-		if p.Block == block {
-			b.keep(txid, p)
-			return p, nil
-		}
+		proofs = append(proofs, p)
 	}
-	return nil, nil
+	return proofs, nil
+}
+
+// mostProofs is how many proofs of one transaction are looked at.
+const mostProofs = 16
+
+func proofIn(proofs []*chain.Proof, block chain.Hash) *chain.Proof {
+	at := slices.IndexFunc(proofs, func(p *chain.Proof) bool { return p.Block == block })
+	if at < 0 {
+		return nil
+	}
+	return proofs[at]
 }
 
 func (b *Backend) keep(txid bsv.Txid, p *chain.Proof) {
@@ -121,28 +153,37 @@ func (b *Backend) keep(txid bsv.Txid, p *chain.Proof) {
 	b.proofs[txid] = p
 }
 
-// maxAncestors is how many generations a lost parent is looked for.
-const maxAncestors = 25
+const (
+	// maxAncestors is how many generations a lost parent is looked for, and
+	// maxLooked how many inputs in all: a payout has hundreds, and who asks has
+	// not got all day.
+	maxAncestors, maxLooked = 25, 400
+)
 
 // lost returns what spends the inputs of a transaction that was handed to
 // Broadcast, or of its parents, in its place.
-func (b *Backend) lost(ctx context.Context, txid bsv.Txid, generation int) ([]bsv.Txid, error) {
+func (b *Backend) lost(ctx context.Context, txid bsv.Txid) ([]bsv.Txid, error) {
+	var winners []bsv.Txid
+	ours := map[bsv.Txid]bool{txid: true}
 	inputs := b.sent.Inputs(txid)
-	winners, err := b.spenders(ctx, inputs)
-	if err != nil {
-		return nil, err
-	}
-	winners = slices.DeleteFunc(winners, func(by bsv.Txid) bool { return by == txid })
-	for _, o := range inputs {
-		if generation == maxAncestors || b.sent.Inputs(o.Txid) == nil {
-			continue
-		}
-		more, err := b.lost(ctx, o.Txid, generation+1)
+	for left, generation := maxLooked, 0; len(inputs) > 0 && left > 0 && generation <= maxAncestors; generation++ {
+		inputs = inputs[:min(len(inputs), left)]
+		left -= len(inputs)
+		by, err := b.spenders(ctx, inputs)
 		if err != nil {
 			return nil, err
 		}
-		winners = append(winners, more...)
+		winners = append(winners, by...)
+		var above []bsv.Outpoint
+		for _, o := range inputs {
+			if !ours[o.Txid] {
+				ours[o.Txid] = true
+				above = append(above, b.sent.Inputs(o.Txid)...)
+			}
+		}
+		inputs = above
 	}
+	winners = slices.DeleteFunc(winners, func(by bsv.Txid) bool { return ours[by] })
 	slices.SortFunc(winners, func(a, b bsv.Txid) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(winners), nil
 }

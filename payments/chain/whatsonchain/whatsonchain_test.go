@@ -546,6 +546,12 @@ func TestStatusAnswers(t *testing.T) {
 			t.Errorf("%s: asked %d times for the proof", name, asked)
 		}
 		p, err := b.Proof(t.Context(), id)
+		if name == "another block's" { // a single one is not doubted here
+			if err != nil || p == nil {
+				t.Errorf("%s: proof %v, %v", name, p, err)
+			}
+			continue
+		}
 		if c.proven != (err == nil && p != nil) || !c.proven && c.err == nil && !errors.Is(err, chain.ErrNotFound) {
 			t.Errorf("%s: proof %v, %v", name, p, err)
 		}
@@ -766,6 +772,34 @@ func TestStatusOfManyInputs(t *testing.T) {
 		t.Fatal(s, err)
 	}
 	if n := requests.Load(); n != 11 {
+		t.Fatalf("%d requests", n)
+	}
+}
+
+// A payout of coins that come from transactions of our own, none of which the
+// index knows any more, does not take its whole day.
+func TestStatusOfManyParents(t *testing.T) {
+	t.Parallel()
+	payout := &bsv.Tx{Version: 1, Outputs: []bsv.Output{{Value: 1, Script: bsv.P2PKH(bsv.Hash160{1})}}}
+	var sent []*bsv.Tx
+	for i := range uint32(200) {
+		parent := &bsv.Tx{Version: 1, Inputs: []bsv.Input{{Prev: bsv.Outpoint{Txid: bsv.Txid{1}, Index: i}}}, Outputs: payout.Outputs}
+		sent = append(sent, parent)
+		payout.Inputs = append(payout.Inputs, bsv.Input{Prev: bsv.Outpoint{Txid: parent.Txid()}})
+	}
+	var requests atomic.Int64
+	b := dial(t, memory.New(clock), woctest.Options{Before: func(http.ResponseWriter, *http.Request) bool {
+		requests.Add(1)
+		return false
+	}})
+	for _, tx := range append(sent, payout) {
+		_ = b.Broadcast(t.Context(), tx, nil) // is refused, and remembered
+	}
+	requests.Store(0)
+	if s, err := b.Status(t.Context(), payout.Txid()); err != nil || s.State != chain.Unknown {
+		t.Fatal(s, err)
+	}
+	if n := requests.Load(); n > 60 {
 		t.Fatalf("%d requests", n)
 	}
 }
