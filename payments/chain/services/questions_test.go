@@ -19,6 +19,7 @@ import (
 	"github.com/bitcdn/bitcdn/payments/chain/regnode"
 	"github.com/bitcdn/bitcdn/payments/chain/services"
 	"github.com/bitcdn/bitcdn/payments/chain/whatsonchain/woctest"
+	"github.com/bitcdn/bitcdn/payments/money"
 )
 
 // counter stands before a service and counts what it is asked.
@@ -168,5 +169,27 @@ func TestTipIsShared(t *testing.T) {
 	}
 	if got := count.take(); len(got) != 0 {
 		t.Error(got)
+	}
+}
+
+// What a service says of its fee neither keeps a close from being mined nor
+// makes a payment dear.
+func TestFalseFees(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]money.FeeRate{"1": 100, "250": 250, "100000000": 1000} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"policy":{"miningFee":{"satoshis":` + said + `,"bytes":1000}}}`))
+		}))
+		t.Cleanup(server.Close)
+		v, err := services.Open(t.Context(), services.Config{Network: bsv.Regtest, Services: []services.Service{
+			{Kind: services.ARC, URL: server.URL}, {Kind: services.WhatsOnChain, URL: "http://127.0.0.1:1/v1/bsv/regtest"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = v.Close() })
+		if got, err := v.FeeRate(t.Context()); err != nil || got != want {
+			t.Errorf("%s: %d, %v", said, got, err)
+		}
 	}
 }

@@ -16,7 +16,8 @@
 //     be spent.
 //   - RawTx: the bytes have the txid that was asked for.
 //   - Spent, SpentBy, UsedBulk, Consolidation and FeeRate are the service's
-//     word. A lie there costs time or a fee; it moves no money.
+//     word. A lie there moves no money; but who believes Spent of a coin of his
+//     own has it no more, until another service says otherwise.
 //
 // A transaction of exactly 64 bytes could be an inner node of a Merkle tree and
 // is never proven, so that its bytes must be known besides the path: they are
