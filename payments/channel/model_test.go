@@ -162,6 +162,7 @@ type world struct {
 	verified             []trade
 	losses               int // of the payer's newest state
 	mangled              bool
+	hostile              bool  // the payer signs what it likes, too
 	creditWorth          int64 // the largest so far
 	exposureWorth        int64
 	signed, stored       map[uint64]wire.Pay // by number
@@ -184,6 +185,7 @@ func newWorld(t *rapid.T) *world {
 		w.offers = append(w.offers, offerOf(t, i))
 	}
 	trust := rapid.SampledFrom([]money.Satoshis{0, 0, 3_000, 1_000_000}).Draw(t, "trust")
+	w.hostile = rapid.IntRange(0, 4).Draw(t, "hostile") == 0
 	policy := channel.Policy{CreditShare: 4, IdleClose: 24 * time.Hour, Trust: trust, MaxUnconfirmed: 5_000}
 	w.begin(policy, capacity)
 	return w
@@ -459,7 +461,7 @@ func (w *world) oneNumber(what string, seen map[uint64]wire.Pay, p wire.Pay) {
 // failed ends the connection. Two honest ends never make each other do that
 // unless somebody lost or mangled something.
 func (w *world) failed(who string, err error) {
-	if w.losses == 0 && !w.mangled {
+	if w.losses == 0 && !w.mangled && !w.hostile {
 		w.t.Fatalf("%s failed: %v", who, err)
 	}
 	w.disconnect()
@@ -549,6 +551,10 @@ func (w *world) connect(title int) {
 func (w *world) something() {
 	t := w.t
 	w.diskFull = rapid.IntRange(0, 99).Draw(t, "disk") == 0
+	if w.hostile && w.bound && rapid.IntRange(0, 3).Draw(t, "forges") == 0 {
+		w.forge()
+		return
+	}
 	if !w.live && len(w.toPayer)+len(w.toPayee)+w.checks == 0 && rapid.Bool().Draw(t, "again") {
 		w.connect(rapid.IntRange(0, len(w.offers)-1).Draw(t, "title"))
 		w.relay()
@@ -710,6 +716,78 @@ func (w *world) mangle() {
 	w.mangled = true
 }
 
+// forge has the payer sign a commitment that is, in some ways, not what it
+// should be, and send it.
+func (w *world) forge() {
+	t := w.t
+	last := &w.payee.Last
+	p := wire.Pay{Channel: w.payee.ID(), Seq: last.Seq + rapid.Uint64Range(0, 3).Draw(t, "seq"), Leg: last.Leg, Title: last.Title,
+		Bytes: last.Bytes, Payee: last.Payee, Creators: slices.Clone(last.Creators)}
+	for range rapid.IntRange(1, 3).Draw(t, "changes") {
+		switch rapid.IntRange(0, 8).Draw(t, "change") {
+		case 0, 1: // pays properly
+			p.Bytes += rapid.Int64Range(0, 4<<20).Draw(t, "bytes")
+			payee, creator, err := w.payee.Leg.Due(p.Bytes)
+			if err != nil {
+				continue
+			}
+			p.Payee = max(p.Payee, w.payee.Past.Payee+payee)
+			p.Creators = w.raised(p.Creators, w.payee.Leg.Creator, creator+paidTo(w.payee.Past.Creators, w.payee.Leg.Creator))
+		case 2:
+			p.Bytes += rapid.Int64Range(-1<<20, 1<<62).Draw(t, "any bytes")
+		case 3, 4: // begins a leg
+			p.Leg, p.Bytes, p.Title = p.Seq, 0, w.offers[w.here].title
+		case 5:
+			p.Title = w.offers[rapid.IntRange(0, len(w.offers)-1).Draw(t, "other title")].title
+		case 6:
+			p.Payee += money.Satoshis(rapid.Int64Range(-3, 100).Draw(t, "payee"))
+		case 7: // another creator, which may be an own address
+			p.Creators = w.raised(p.Creators, bsv.Hash160{0xee, byte(rapid.IntRange(0, 9).Draw(t, "who"))}, 1)
+		case 8:
+			if n := len(p.Creators); n > 0 {
+				i := rapid.IntRange(0, n-1).Draw(t, "creator")
+				p.Creators[i].Amount += money.Satoshis(rapid.Int64Range(-2, 50).Draw(t, "amount"))
+			}
+		}
+	}
+	creators := make([]bsv.Royalty, len(p.Creators))
+	for i, r := range p.Creators {
+		creators[i] = bsv.Royalty{To: r.To, Amount: r.Amount}
+	}
+	c, err := w.payee.Template()
+	if err == nil {
+		p.Signature, err = c.SignCommitment(w.payer.Key, p.Payee, creators)
+	}
+	if err != nil {
+		return // nobody can sign that
+	}
+	if b, err := wire.Encode(&p); err == nil && p.Bytes >= 0 && b != nil {
+		w.payeeStep(w.got(&p))
+	}
+}
+
+func paidTo(creators []wire.Royalty, to bsv.Hash160) money.Satoshis {
+	for _, r := range creators {
+		if r.To == to {
+			return r.Amount
+		}
+	}
+	return 0
+}
+
+func (w *world) raised(creators []wire.Royalty, to bsv.Hash160, by money.Satoshis) []wire.Royalty {
+	if by == 0 {
+		return creators
+	}
+	for i, r := range creators {
+		if r.To == to {
+			creators[i].Amount = max(r.Amount, by)
+			return creators
+		}
+	}
+	return append(creators, wire.Royalty{To: to, Amount: by})
+}
+
 // restartPayee makes the payee what it was at one of its Stores. What it served
 // since is forgotten, on its own disk's account.
 func (w *world) restartPayee(at int) {
@@ -855,6 +933,9 @@ func (w *world) hold() {
 }
 
 func (w *world) holdPayer() {
+	if w.hostile {
+		return
+	}
 	t, s := w.t, &w.payer
 	out := w.broadcast[channel.FundingTx] != nil
 	if out && (len(s.Refund) == 0 || s.Phase == channel.Proposed || s.Phase == channel.Signed || s.Phase == channel.Failed) {
@@ -897,7 +978,7 @@ func (w *world) holdPayee() {
 	if s.Last.Title != s.Leg.Title {
 		t.Fatalf("commitment %d of title %x in a leg of %x", s.Last.Seq, s.Last.Title, s.Leg.Title)
 	}
-	if p := &w.payer; w.losses == 0 && p.Last.Leg == s.Last.Leg && (p.Leg != s.Leg || p.Past.Payee != s.Past.Payee || !slices.Equal(p.Past.Creators, s.Past.Creators)) {
+	if p := &w.payer; w.losses == 0 && !w.hostile && p.Last.Leg == s.Last.Leg && (p.Leg != s.Leg || p.Past.Payee != s.Past.Payee || !slices.Equal(p.Past.Creators, s.Past.Creators)) {
 		t.Fatalf("leg %d is %+v from %+v to the payer, %+v from %+v to the payee", s.Last.Leg, p.Leg, p.Past, s.Leg, s.Past)
 	}
 	price := s.Leg.Price()

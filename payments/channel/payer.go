@@ -344,7 +344,12 @@ func (s Payer) resumed(m *wire.Resumed, ev Got) (Payer, []Effect) {
 		if err != nil {
 			return s, broken(s.ID(), wire.CodePayment, "commitment %d: %v", last.Seq, err)
 		}
-		return merged.move(max(last.Seq, s.Last.Seq)+1, ev)
+		seq := max(last.Seq, s.Last.Seq) + 1
+		next, effects := merged.move(seq, ev)
+		if next.Last.Seq != seq { // the amounts of both do not fit into one close
+			return s, effects
+		}
+		return next, effects
 	}
 	effects := []Effect{Store{}}
 	switch {
