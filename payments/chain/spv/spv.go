@@ -15,9 +15,12 @@
 //     out, and so is a coinbase without a proof: nobody could tell when it can
 //     be spent.
 //   - RawTx: the bytes have the txid that was asked for.
-//   - Spent, SpentBy, UsedBulk, Consolidation and FeeRate are the service's
-//     word. A lie there moves no money; but who believes Spent of a coin of his
-//     own has it no more, until another service says otherwise.
+//   - Spent and SpentBy: what is named as the spender has the output among its
+//     inputs, and its signature holds or it is proven to be mined, so that no
+//     service can take a coin away by its word. That an output is not spent, or
+//     is where the service names no spender, is the service's word.
+//   - UsedBulk, Consolidation and FeeRate are the service's word. A lie there
+//     costs time or a fee; it moves no money.
 //
 // A transaction of exactly 64 bytes could be an inner node of a Merkle tree and
 // is never proven, so that its bytes must be known besides the path: they are
@@ -355,9 +358,14 @@ func (b *Backend) RawTx(ctx context.Context, txid bsv.Txid) (*bsv.Tx, error) {
 	return tx, nil
 }
 
-// Spent implements chain.Backend.
+// Spent implements chain.Backend. Where the service names what spends the output,
+// it is checked as in SpentBy.
 func (b *Backend) Spent(ctx context.Context, o bsv.Outpoint) (bool, error) {
-	return b.services.Spent(ctx, o)
+	by, spent, err := chain.SpenderOf(ctx, b.services, o)
+	if err == nil && spent && !by.IsZero() {
+		err = b.checkSpender(ctx, o, by)
+	}
+	return spent && err == nil, err
 }
 
 // makeRoom drops any one entry of a map that has reached its bound. It need not

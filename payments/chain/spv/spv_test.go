@@ -1077,3 +1077,55 @@ func (e *elsewhere) pause(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", chain.ErrUnavailable, ctx.Err())
 	}
 }
+
+// spends is a service that says of every output that it is spent, and by what.
+type spends struct {
+	chain.Backend
+	by *bsv.Tx
+}
+
+func (s spends) SpentBy(context.Context, bsv.Outpoint) (bsv.Txid, bool, error) {
+	return s.by.Txid(), true, nil
+}
+
+func (s spends) RawTx(ctx context.Context, txid bsv.Txid) (*bsv.Tx, error) {
+	if txid == s.by.Txid() {
+		return s.by, nil
+	}
+	return s.Backend.RawTx(ctx, txid)
+}
+
+// No service takes a coin away by its word.
+func TestFalseSpender(t *testing.T) {
+	t.Parallel()
+	c := memory.New(now)
+	key, err := bsv.NewPrivateKey([]byte("a key of exactly thirty-two byte"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	coin := c.Fund(bsv.P2PKH(key.Public().Hash()), 10_000)
+	good, _, err := bsv.BuildSweep([]bsv.Coin{coin}, []bsv.PrivateKey{key}, bsv.Hash160{1}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := *good // as who has no key can make one
+	changed.Outputs = []bsv.Output{{Value: 5, Script: bsv.P2PKH(bsv.Hash160{2})}}
+	for name, v := range map[string]struct {
+		by   *bsv.Tx
+		good bool
+	}{
+		"the truth":         {good, true},
+		"no signature":      {&changed, false},
+		"of something else": {transaction(1), false},
+	} {
+		b := spv.New(spends{c, v.by}, regtest(t, now), spv.Options{Clock: now})
+		spent, err := b.Spent(t.Context(), coin.Outpoint)
+		if spent != v.good || v.good != (err == nil) || err != nil && (!errors.Is(err, spv.ErrForged) || !errors.Is(err, chain.ErrUnavailable)) {
+			t.Errorf("%s: %v, %v", name, spent, err)
+		}
+		by, spent, err := b.SpentBy(t.Context(), coin.Outpoint)
+		if spent != v.good || v.good != (err == nil) || v.good != (by == v.by.Txid()) {
+			t.Errorf("%s: %s, %v, %v", name, by, spent, err)
+		}
+	}
+}
