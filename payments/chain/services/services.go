@@ -104,7 +104,7 @@ func (s Service) Check() error {
 		return bad("%s is not of the form https://host/path", u.Redacted())
 	case u.User != nil:
 		return bad("a key belongs into key, not into the address")
-	case s.Rate < 0 || math.IsNaN(s.Rate):
+	case s.Rate < 0 || math.IsNaN(s.Rate) || s.Rate > 0 && s.Rate < 0.01: // one in 100 s
 		return bad("a rate of %v", s.Rate)
 	case s.Key != "" && u.Scheme == "http" && !isLocal(u.Hostname()):
 		return bad("the key for %s would travel in the clear; use https", u.Host)

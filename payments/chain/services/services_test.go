@@ -174,6 +174,7 @@ func TestUnusable(t *testing.T) {
 		"key in the address": {Kind: services.ARC, URL: "https://secret@host"},
 		"key in the clear":   {Kind: services.ARC, URL: "http://host", Key: "secret"},
 		"rate":               {Kind: services.WhatsOnChain, URL: "https://host/v1/bsv/main", Rate: -1},
+		"slow":               {Kind: services.WhatsOnChain, URL: "https://host/v1/bsv/main", Rate: 1e-12},
 		"node":               {Kind: services.Node, URL: "host:8332"},
 		"password":           {Kind: services.Node, URL: "ftp://user:secret@host"},
 		"network":            {Kind: services.WhatsOnChain, URL: "https://host/v1/bsv/test"},
