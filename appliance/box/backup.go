@@ -61,7 +61,7 @@ func checkRecovered(dataDir string) error {
 // name none.
 func OpenChain(ctx context.Context, opt Options) (*services.View, error) {
 	s := &opt.Settings
-	list := s.Chain.list(s.Network)
+	list := s.ChainServices()
 	if len(list) == 0 {
 		return nil, ErrNoChain
 	}

@@ -21,7 +21,7 @@ const headersFile = "headers.dat"
 // openChain makes the view of the chain that the settings name; it asks nobody.
 func (b *Box) openChain(ctx context.Context) error {
 	s := &b.opt.Settings
-	list := s.Chain.list(s.Network)
+	list := s.ChainServices()
 	if len(list) == 0 {
 		b.chain = offline{}
 		b.health.Raise(health.Condition{Code: "chain-missing", Severity: health.Warning,

@@ -67,8 +67,10 @@ type ChainSettings struct {
 	Poll       Duration `toml:"poll" comment:"how often the services are asked for news"`
 }
 
-// list are the services that are asked; none where the box is offline.
-func (c *ChainSettings) list(network bsv.Network) []services.Service {
+// ChainServices are the services that are asked: those that are named, or the
+// network's public ones. None where the box is offline, or on regtest.
+func (s *Settings) ChainServices() []services.Service {
+	c := &s.Chain
 	switch {
 	case c.Offline:
 		return nil
@@ -77,7 +79,7 @@ func (c *ChainSettings) list(network bsv.Network) []services.Service {
 	case len(c.Services) > 0:
 		return c.Services
 	}
-	return services.Defaults(network)
+	return services.Defaults(s.Network)
 }
 
 // PriceSettings are in satoshis per GiB.
@@ -191,7 +193,7 @@ func (s *Settings) Check() error {
 	if s.Chain.Node != "" && len(s.Chain.Services) > 0 {
 		return bad("chain", "name a node or services, not both; a node can be one of the services")
 	}
-	for _, service := range s.Chain.list(s.Network) {
+	for _, service := range s.ChainServices() {
 		if err := service.Check(); err != nil {
 			return bad("chain", "%v", err)
 		}

@@ -211,6 +211,7 @@ Exit codes: 0 stopped or done, 1 failed, 2 wrong flags or settings, 3 already ru
 	passphrase := flags.String("passphrase-file", "", "`file` with the passphrase that the wallet is locked with")
 	level := flags.String("log", "info", "what is logged: debug, info, warn or error")
 	printConfig := flags.Bool("print-config", false, "print all settings with their defaults, and stop")
+	printServices := flags.Bool("print-services", false, "print the chain services of the settings, or the public ones of their network, and stop")
 	showVersion := flags.Bool("version", false, "print the version, and stop")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -230,6 +231,9 @@ Exit codes: 0 stopped or done, 1 failed, 2 wrong flags or settings, 3 already ru
 	settings, err := loadSettings(*config, flags)
 	if err != nil {
 		return err
+	}
+	if *printServices {
+		return toml.NewEncoder(stdout).Encode(map[string]any{"chain": map[string]any{"service": settings.ChainServices()}})
 	}
 	log, err := logger(stderr, *level)
 	if err != nil {
