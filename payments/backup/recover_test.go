@@ -86,7 +86,15 @@ func testRecover(m *machine) {
 		last, _, _ = m.keys()
 	}
 	file := m.backup()
+	first, err := m.ledger.Outgoing(m.ctx, sent)
+	m.must(err)
 	m.destroy()
+
+	// The words alone: what is on the chain, to the satoshi.
+	alone := m.recover()
+	if want := 50_000 - 10_000 - first.Fee + 3002 + 3003; alone.result.Confirmed+alone.result.Unconfirmed != want || len(alone.result.Lines) != 0 {
+		m.Errorf("%+v, want %v", alone.result, want)
+	}
 
 	r := m.recover(file)
 	m.Log(describe(r.result.Lines))
