@@ -361,7 +361,7 @@ func (s Payee) pay(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
 	if err := s.checkPay(m); err != nil {
 		return s, broken(m.Channel, wire.CodePayment, "%v", err)
 	}
-	return s.took(m, now)
+	return s.took(m, false, now)
 }
 
 // checkPay says why a commitment cannot follow the newest one.
@@ -379,10 +379,11 @@ func (s Payee) checkPay(m *wire.Pay) error {
 	return nil
 }
 
-// took takes over a commitment that was found good.
-func (s Payee) took(m *wire.Pay, now time.Time) (Payee, []Effect) {
-	more, begins := !sameAmounts(m, &s.Last), m.Leg != s.Last.Leg
-	if more || begins || m.Bytes > s.Last.Bytes {
+// took takes over a commitment that was found good. changed says that there is
+// something to store besides its amounts.
+func (s Payee) took(m *wire.Pay, changed bool, now time.Time) (Payee, []Effect) {
+	changed = changed || !sameAmounts(m, &s.Last)
+	if changed || m.Bytes > s.Last.Bytes {
 		s.Active = now
 	}
 	s.Last = *m
@@ -392,7 +393,7 @@ func (s Payee) took(m *wire.Pay, now time.Time) (Payee, []Effect) {
 		return s.close()
 	}
 	effects := []Effect{s.allow(), Send{s.ack()}}
-	if more || begins {
+	if changed {
 		effects = append([]Effect{Store{}}, effects...)
 	} // else the close stays the same, and a write would be all that it brings
 	switch {
@@ -421,6 +422,8 @@ func (s Payee) begin(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
 		s.Last = *m
 		return s.close()
 	}
+	// Of a leg without trade nothing has to be remembered, not even that it was.
+	changed := leg != s.Leg || s.legServed() > 0 || s.Last.Bytes > 0
 	price := s.Leg.Price()
 	s.Past = Past{
 		Payee:    m.Payee,
@@ -432,7 +435,7 @@ func (s Payee) begin(m *wire.Pay, ev Got, now time.Time) (Payee, []Effect) {
 		Forgiven: s.Past.Forgiven + fineOf(price, left.Forgiven),
 	}
 	s.Forgiven, s.Leg, s.moving = 0, leg, false
-	return s.took(m, now)
+	return s.took(m, changed, now)
 }
 
 // forgive strikes what was served and is not paid for, or says that this would

@@ -143,3 +143,28 @@ func TestBytesOfOneTitleAreNotPaidForAsAnothers(t *testing.T) {
 		t.Errorf("paid %v for nothing", spent)
 	}
 }
+
+// A payer that begins leg after leg, and trades nothing, must not wear out the
+// seeder's disk.
+func TestLegsWithoutTradeAreNotStored(t *testing.T) {
+	b := opened(t, terms(t, 1_000, 0))
+	stores := 0
+	for range 6 {
+		p := b.payee.Last
+		p.Seq++
+		p.Leg, p.Bytes = p.Seq, 0
+		var effects []channel.Effect
+		b.payee, effects = b.payee.Step(b.got(b.sign(p)), b.now)
+		for _, e := range effects {
+			if _, ok := e.(channel.Store); ok {
+				stores++
+			}
+		}
+		if b.payee.Last.Leg != p.Leg {
+			t.Fatalf("leg %d was not begun", p.Leg)
+		}
+	}
+	if stores > 1 {
+		t.Errorf("%d writes", stores)
+	}
+}
