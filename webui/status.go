@@ -36,6 +36,16 @@ type Chain struct {
 	Height  uint32    `json:"height"`  // of the tip
 	Hash    string    `json:"hash"`    // of the tip; empty where it is not known
 	Time    time.Time `json:"time"`    // of the tip
+	// Services are asked in this order.
+	Services []ChainService `json:"services"`
+}
+
+// ChainService is a service through which the box sees the chain.
+type ChainService struct {
+	Name       string    `json:"name"`
+	Down       bool      `json:"down"`        // others are asked in its place
+	LastAnswer time.Time `json:"last_answer"` // zero where it never has
+	Error      string    `json:"error"`       // why it failed last; empty when it has answered since
 }
 
 // Earnings are totals over all titles. Unsettled, OnChain, Swept and Fees add

@@ -186,6 +186,7 @@ func (p *pages) api(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.Titles, s.Channels, s.Health = listed(s.Titles), listed(s.Channels), listed(s.Health)
+	s.Chain.Services = listed(s.Chain.Services)
 	s.Earnings.Sweeps = listed(s.Earnings.Sweeps)
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

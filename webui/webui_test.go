@@ -24,7 +24,11 @@ func sample() webui.Status {
 	now := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	return webui.Status{
 		Name: "attic", Version: "v0", Now: now, Started: now.Add(-3 * time.Hour),
-		Chain: webui.Chain{Network: "regtest", Height: 107, Hash: strings.Repeat("ab", 32), Time: now.Add(-5 * time.Minute)},
+		Chain: webui.Chain{Network: "regtest", Height: 107, Hash: strings.Repeat("ab", 32), Time: now.Add(-5 * time.Minute), Services: []webui.ChainService{
+			{Name: "arc one.example", LastAnswer: now.Add(-4 * time.Second)},
+			{Name: "arc two.example", Down: true, LastAnswer: now.Add(-time.Hour), Error: "it wants a key"},
+			{Name: "whatsonchain three.example"},
+		}},
 		Earnings: webui.Earnings{
 			Unsettled: 1500, OnChain: 20000, Swept: 300000, Fees: 60, Royalties: 777,
 			Sweeps: []webui.Sweep{
@@ -100,6 +104,7 @@ func TestHostileTextIsEscaped(t *testing.T) {
 	const evil = `"><script>alert(1)</script><img src=x onerror='a'>`
 	s := sample()
 	s.Name, s.Version, s.Chain.Network, s.Chain.Hash = evil, evil, evil, evil
+	s.Chain.Services = []webui.ChainService{{Name: evil, Error: evil}}
 	s.Titles = []webui.Title{{Name: evil, InfoHash: evil}}
 	s.Channels = []webui.Channel{{ID: evil, Title: evil, Remote: evil, State: evil}}
 	s.Earnings.Sweeps = []webui.Sweep{{Txid: evil}}
@@ -116,6 +121,20 @@ func TestHostileTextIsEscaped(t *testing.T) {
 	api := body(t, ask(handler(s, webui.Options{}), "GET", "localhost", "/api/v1/status"))
 	if strings.Contains(api, "<script") {
 		t.Error("JSON that could be taken for HTML")
+	}
+}
+
+func TestChainServices(t *testing.T) {
+	page := body(t, ask(handler(sample(), webui.Options{}), "GET", "localhost", "/"))
+	for _, want := range []string{"arc one.example</td>", ">answers<", "passed over: it wants a key", "none yet", ">not asked yet<"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q on the page", want)
+		}
+	}
+	s := sample()
+	s.Chain.Services = nil
+	if page := body(t, ask(handler(s, webui.Options{}), "GET", "localhost", "/")); strings.Contains(page, "chain services") {
+		t.Error("a table without services")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/chain/headers"
 	"github.com/bitcdn/bitcdn/payments/chain/services"
+	"github.com/bitcdn/bitcdn/webui"
 )
 
 // headersFile keeps the box's own chain of block headers. It can be lost.
@@ -139,4 +140,20 @@ func (b *Box) watchChain(ctx context.Context) error {
 		return nil // they are asked every now and then
 	}
 	return untilStopped(ctx, err)
+}
+
+// chainServices is what the status says of the services.
+func (b *Box) chainServices() []webui.ChainService {
+	if b.view == nil {
+		return nil
+	}
+	var list []webui.ChainService
+	for _, s := range b.view.Services() {
+		c := webui.ChainService{Name: s.Name, Down: s.Down, LastAnswer: s.LastAnswer}
+		if s.LastError != nil {
+			c.Error = s.LastError.Error()
+		}
+		list = append(list, c)
+	}
+	return list
 }

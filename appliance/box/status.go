@@ -20,6 +20,7 @@ func (b *Box) Status(ctx context.Context) (webui.Status, error) {
 	if tip := b.tip.Load(); tip != nil {
 		s.Chain.Height, s.Chain.Hash, s.Chain.Time = tip.Height, tip.Hash.String(), tip.Time
 	}
+	s.Chain.Services = b.chainServices()
 	if err := b.earnings(ctx, &s); err != nil {
 		return webui.Status{}, fmt.Errorf("earnings: %w", err)
 	}

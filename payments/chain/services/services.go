@@ -244,8 +244,16 @@ func Open(ctx context.Context, cfg Config) (*View, error) {
 	case len(sources) < agree && checkpoint.IsZero() && cfg.Network != bsv.Regtest:
 		return nil, fmt.Errorf("%w: one alone gives block headers, so nobody confirms where they begin; add a second one, or name a checkpoint", ErrService)
 	}
-	if v.headers, err = headers.Open(ctx, cfg.Headers, headers.Options{Network: cfg.Network, Checkpoint: checkpoint, Sources: sources,
-		Agree: agree, Clock: cfg.Clock, Progress: cfg.Progress}); err != nil {
+	opt := headers.Options{Network: cfg.Network, Checkpoint: checkpoint, Sources: sources, Agree: agree, Clock: cfg.Clock, Progress: cfg.Progress}
+	v.headers, err = headers.Open(ctx, cfg.Headers, opt)
+	if err != nil && cfg.Headers != "" && !errors.Is(err, headers.ErrCheckpoint) && ctx.Err() == nil {
+		// The file holds nothing that cannot be fetched again.
+		if cfg.Log != nil {
+			cfg.Log.Warn("headers are kept in memory only", "error", err)
+		}
+		v.headers, err = headers.Open(ctx, "", opt)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("header chain: %w", err)
 	}
 	if v.services, err = failover.New(all, failover.Options{Clock: cfg.Clock, Headers: v.headers, BroadcastAll: true}); err != nil {

@@ -163,6 +163,18 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestNoHeadersFile opens a view whose file of headers cannot be read.
+func TestNoHeadersFile(t *testing.T) {
+	t.Parallel()
+	v, err := services.Open(t.Context(), services.Config{Network: bsv.Main, Headers: t.TempDir()}) // a folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUnusable(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]services.Service{
