@@ -24,8 +24,7 @@ func titled(t testing.TB, ask, royalty money.Rate, creator byte) *wire.Terms {
 
 // moveTo brings up a connection for another title.
 func (b *bench) moveTo(title byte, offer *wire.Terms) {
-	b.title, b.offer = [20]byte{title}, offer
-	b.reconnect()
+	b.visit([20]byte{title}, *offer)
 	b.relay()
 }
 
