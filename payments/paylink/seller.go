@@ -43,7 +43,7 @@ type Offer struct {
 // channel.
 func DefaultOffer() Offer {
 	return Offer{MinCapacity: 2_000, MaxCapacity: 10_000_000, RefundWindow: 1008, CloseMargin: 144,
-		UnconfirmedLimit: 1_000, UnconfirmedTotal: 100_000, Credit: 16 << 20, CreditWorth: 100, Validity: 10 * time.Minute}
+		UnconfirmedLimit: 1_000, UnconfirmedTotal: 100_000, Credit: 16 << 20, CreditWorth: 50, Validity: 10 * time.Minute}
 }
 
 // DefaultPolicy lets the credit grow to a quarter of what a payer has paid
