@@ -38,8 +38,11 @@ type BuyerConfig struct {
 	MaxWindow uint32
 	// OpenTimeout is how long a seeder may take to sign a refund, and
 	// OpenPatience how long others wait for it; 10 and 3 seconds where they are
-	// zero.
+	// zero. Who has kept others waiting shares no funding any more.
 	OpenTimeout, OpenPatience time.Duration
+	// Gather is how long a purchase that wants a channel waits for others to share
+	// its funding with: 0.3 seconds where it is zero, not at all where it is below.
+	Gather time.Duration
 	// RetryAfter is how long a seeder that said that it cannot take the funding
 	// now is left alone; 10 seconds where it is zero.
 	RetryAfter time.Duration
@@ -60,8 +63,13 @@ type Notice struct {
 // Buyer pays seeders for one download.
 type Buyer struct {
 	cfg       BuyerConfig
-	opening   chan struct{} // one funding at a time, so that each can spend the last one's change
-	proposals atomic.Int32  // fundings that bind coins whose change nobody can spend yet
+	opener    sync.Once
+	seats     chan *seat   // purchases that want a channel
+	solos     chan *seat   // those that want it in a funding of its own
+	proposals atomic.Int32 // fundings that bind coins whose change nobody can spend yet
+	seating   sync.Mutex   // guards the seats of fundings, and is held for a moment only
+	// gathered, in tests, says instead of a timer when n purchases are enough.
+	gathered func(n int) <-chan time.Time
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -72,7 +80,8 @@ type Buyer struct {
 	mu        sync.Mutex
 	purchases []*purchase
 	finishing bool
-	wasted    map[[33]byte]int // channels that came to nothing, by the seeder's identity
+	wasted    map[[33]byte]int  // channels that came to nothing, by the seeder's identity
+	late      map[[33]byte]bool // seeders that others have waited for in vain
 	overLimit atomic.Bool
 }
 
@@ -81,7 +90,8 @@ func NewBuyer(cfg BuyerConfig) *Buyer {
 	cfg.OpenTimeout = cmp.Or(cfg.OpenTimeout, 10*time.Second)
 	cfg.OpenPatience = cmp.Or(cfg.OpenPatience, 3*time.Second)
 	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, 10*time.Second)
-	b := &Buyer{cfg: cfg, opening: make(chan struct{}, 1), wasted: make(map[[33]byte]int)}
+	cfg.Gather = cmp.Or(cfg.Gather, 300*time.Millisecond)
+	b := &Buyer{cfg: cfg, seats: make(chan *seat), solos: make(chan *seat), wasted: make(map[[33]byte]int), late: make(map[[33]byte]bool)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -101,11 +111,8 @@ func (b *Buyer) Open(conn BuyerConn, t Title) Purchase {
 		return p
 	}
 	b.purchases = append(slices.DeleteFunc(b.purchases, (*purchase).isDone), p)
-	b.wg.Add(1)
-	go func() {
-		defer b.wg.Done()
-		p.run(b.ctx)
-	}()
+	b.opener.Do(func() { b.wg.Go(func() { b.openChannels(b.ctx) }) })
+	b.wg.Go(func() { p.run(b.ctx) })
 	return p
 }
 
@@ -129,10 +136,63 @@ func (b *Buyer) Maintain(ctx context.Context) error {
 		return fmt.Errorf("ask for the tip: %w", err)
 	}
 	var errs []error
+	unfunded := make(map[bsv.Txid][]ledger.Channel)
 	for _, row := range rows {
+		state, err := channel.RestorePayer(row.Snapshot, bsv.PrivateKey{})
+		if err == nil && (state.Phase == channel.Proposed || state.Phase == channel.Signed) {
+			unfunded[row.FundingTxid] = append(unfunded[row.FundingTxid], row)
+			continue
+		}
 		errs = append(errs, b.maintainOne(ctx, row, tip.Height))
 	}
+	for funding, rows := range unfunded {
+		errs = append(errs, b.maintainUnfunded(ctx, funding, rows))
+	}
 	return errors.Join(errs...)
+}
+
+// maintainUnfunded gives up the channels of a funding that was never stored, and
+// frees its coins when nobody is about to store it.
+func (b *Buyer) maintainUnfunded(ctx context.Context, funding bsv.Txid, rows []ledger.Channel) error {
+	var errs []error
+	free := true
+	for _, row := range rows {
+		done, err := b.endUnfunded(ctx, row)
+		errs = append(errs, err)
+		free = free && done
+	}
+	if free {
+		errs = append(errs, b.cfg.Ledger.ReleaseCoins(ctx, funding))
+	}
+	return errors.Join(errs...)
+}
+
+// endUnfunded gives up a channel, unless its funding is stored, and says whether
+// it has.
+func (b *Buyer) endUnfunded(ctx context.Context, row ledger.Channel) (bool, error) {
+	owner := new(purchase)
+	run, err := b.take(ctx, row.ID, owner)
+	if err != nil || run == nil {
+		return false, err
+	}
+	defer b.live.release(row.ID, owner)
+	if run.state.Phase != channel.Proposed && run.state.Phase != channel.Signed {
+		return run.state.Phase == channel.Failed, nil // since rows were read
+	}
+	_, err = b.cfg.Ledger.Outgoing(ctx, row.FundingTxid)
+	switch {
+	case err == nil:
+		// The ledger is put together from what was found; its other channels
+		// have let the funding go.
+		if run.state.Phase == channel.Signed {
+			_, err = run.step(ctx, channel.FundingReady{Stored: true})
+		}
+		return false, err
+	case !errors.Is(err, ledger.ErrNotFound):
+		return false, err
+	}
+	_, err = run.step(ctx, channel.Abandon{})
+	return err == nil, err
 }
 
 // unspent says whether the chain knows of nothing that spends the funding of a
@@ -189,24 +249,6 @@ func (b *Buyer) maintainOne(ctx context.Context, row ledger.Channel, height uint
 		return err
 	}
 	defer b.live.release(row.ID, owner)
-	switch run.state.Phase {
-	case channel.Signed:
-		// Another channel of the same funding may have let it go.
-		_, err := b.cfg.Ledger.Outgoing(ctx, row.FundingTxid)
-		if err == nil {
-			_, err = run.step(ctx, channel.FundingReady{Stored: true})
-			return err
-		}
-		if !errors.Is(err, ledger.ErrNotFound) {
-			return err
-		}
-		fallthrough
-	case channel.Proposed:
-		if _, err := run.step(ctx, channel.Abandon{}); err != nil {
-			return err
-		}
-		return b.cfg.Ledger.ReleaseCoins(ctx, row.FundingTxid)
-	}
 	_, err = run.step(ctx, tip)
 	return err
 }
@@ -275,6 +317,18 @@ func (b *Buyer) wastedOn(identity [33]byte) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.wasted[identity]
+}
+
+func (b *Buyer) setLate(identity [33]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.late[identity] = true
+}
+
+func (b *Buyer) isLate(identity [33]byte) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.late[identity]
 }
 
 func (b *Buyer) notify(p *purchase, format string, args ...any) {

@@ -26,7 +26,7 @@ type payerRun struct {
 	keyIndex uint32
 	out      bsv.Hash160 // change and refund
 	fees     money.Satoshis
-	funding  *wallet.Funding // until its outbox row is stored
+	opening  bool // its funding is not stored
 	row      ledger.Channel
 	title    Title // of the connection; zero without one
 
@@ -65,33 +65,18 @@ func (r *payerRun) carryOut(ctx context.Context, before channel.Payer, effects [
 }
 
 func (r *payerRun) store(ctx context.Context, st channel.Store) error {
-	snapshot, err := r.state.Snapshot()
+	row, err := r.record()
 	if err != nil {
 		return err
 	}
-	row := r.row
-	s := &r.state
-	row.ID, row.Role, row.PeerKey, row.KeyIndex = s.ID(), ledger.Payer, s.Terms.Identity, r.keyIndex
-	describe(&row, &r.title, s.Phase, &s.Open, &s.Leg, &s.Past, &s.Last)
-	row.Snapshot = snapshot
-	if s.Phase == channel.Closed {
-		row.CloseTxid = s.Close
-	}
-	if s.Phase != channel.Proposed && s.Phase != channel.Failed && r.fees > 0 {
-		row.Fee = r.fees
-	}
-	if s.Phase == channel.Closed || s.Phase == channel.Refunding {
+	if p := r.state.Phase; p == channel.Closed || p == channel.Refunding {
 		if row.Fee, err = r.feesInTheEnd(ctx); err != nil {
 			return err
 		}
 	}
 	batch := ledger.Batch{Channels: []ledger.Channel{row}}
 	if st.Tx != nil {
-		out := outgoing(st, row.ID, coinsPaidTo(st.Tx, r.out, r.keyIndex, ledger.OriginRefund))
-		if st.Purpose == channel.FundingTx {
-			out = r.funding.Outgoing(ledger.Funding)
-		}
-		batch.Outbox = []ledger.Outgoing{out}
+		batch.Outbox = []ledger.Outgoing{outgoing(st, row.ID, coinsPaidTo(st.Tx, r.out, r.keyIndex, ledger.OriginRefund))}
 	}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
@@ -104,7 +89,31 @@ func (r *payerRun) store(ctx context.Context, st channel.Store) error {
 	return nil
 }
 
-// feesInTheEnd are those of the funding and of what settles the channel. Until
+// record is the channel's row as its state is.
+func (r *payerRun) record() (ledger.Channel, error) {
+	s := &r.state
+	snapshot, err := s.Snapshot()
+	if err != nil {
+		return ledger.Channel{}, err
+	}
+	row := r.row
+	row.ID, row.Role, row.PeerKey, row.KeyIndex = s.ID(), ledger.Payer, s.Terms.Identity, r.keyIndex
+	describe(&row, &r.title, s.Phase, &s.Open, &s.Leg, &s.Past, &s.Last)
+	row.Snapshot = snapshot
+	switch s.Phase {
+	case channel.Proposed, channel.Signed, channel.Failed: // its funding has cost nothing
+	case channel.Closed:
+		row.CloseTxid = s.Close
+		fallthrough
+	default:
+		if r.fees > 0 {
+			row.Fee = r.fees
+		}
+	}
+	return row, nil
+}
+
+// feesInTheEnd are its share of the funding's and those of what settles the channel. Until
 // then the budget holds the most that a close can cost.
 func (r *payerRun) feesInTheEnd(ctx context.Context) (money.Satoshis, error) {
 	s := &r.state
@@ -128,7 +137,11 @@ func (r *payerRun) feesInTheEnd(ctx context.Context) (money.Satoshis, error) {
 	if err != nil {
 		return 0, err
 	}
-	fees := funding.Fee + c.Capacity
+	fees, err := shareOf(&funding, s.Open.FundingIndex)
+	if err != nil {
+		return 0, err
+	}
+	fees += c.Capacity
 	for _, o := range tx.Outputs {
 		fees -= o.Value
 	}
@@ -153,23 +166,23 @@ type purchase struct {
 	done      chan struct{}
 
 	// Below: the goroutine of run only.
-	payers    []*payerRun // in the order in which bytes are paid for
-	from      int64       // of the connection's bytes, where the next channel's part begins
-	terms     *wire.Terms // the newest
-	unused    bool        // no channel was proposed for them
-	came      int64       // of the title over earlier connections, as far as channels tell
-	flushed   bool
-	blocked   bool // nothing more can be paid here
-	enough    bool // no channel takes the place of the one that there is
-	offers    int  // terms that came since something was paid
-	earlier   bool // there may be channels of earlier connections
-	proved    bool // that earlier channels were paid
-	waiting   bool // for buyer.opening
-	holdsOpen bool
-	deadline  <-chan time.Time // for the refund's signature
-	patience  <-chan time.Time // until others need not wait for it
-	again     <-chan time.Time // until coins may have come free
-	retry     <-chan time.Time // until the seeder's trouble may have passed
+	payers  []*payerRun // in the order in which bytes are paid for
+	from    int64       // of the connection's bytes, where the next channel's part begins
+	terms   *wire.Terms // the newest
+	unused  bool        // no channel was proposed for them
+	came    int64       // of the title over earlier connections, as far as channels tell
+	flushed bool
+	blocked bool             // nothing more can be paid here
+	enough  bool             // no channel takes the place of the one that there is
+	offers  int              // terms that came since something was paid
+	earlier bool             // there may be channels of earlier connections
+	proved  bool             // that earlier channels were paid
+	waiting bool             // for a seat
+	seat    *seat            // in a funding; nil without one
+	joint   *joint           // the seat's, once a channel was proposed
+	failed  int              // fundings that failed for another seeder's sake
+	again   <-chan time.Time // until coins may have come free
+	retry   <-chan time.Time // until the seeder's trouble may have passed
 }
 
 const (
@@ -238,33 +251,45 @@ func (p *purchase) run(ctx context.Context) {
 	defer close(p.done)
 	defer p.detach(ctx)
 	for {
-		var turn chan<- struct{}
+		var wanted *seat
+		var seats chan<- *seat
 		if p.waiting && !p.buyer.isFinishing() {
-			turn = p.buyer.opening
+			wanted, seats = p.newSeat()
+		}
+		var answers <-chan answer
+		var over <-chan struct{}
+		switch {
+		case p.joint != nil:
+			over = p.joint.over
+		case p.seat != nil:
+			answers = p.seat.answers
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.closed:
 			return
-		case <-p.deadline:
-			p.buyer.notify(p, "did not sign the refund in time")
-			p.giveUp(ctx, p.opening())
-		case <-p.patience:
-			p.patience = nil
-			p.releaseOpening()
+		case seats <- wanted:
+			if err := p.sit(ctx, wanted); err != nil {
+				p.fail(err)
+				return
+			}
+		case a := <-answers:
+			if err := p.propose(ctx, a); err != nil {
+				p.fail(err)
+				return
+			}
+		case <-over:
+			if err := p.conclude(ctx); err != nil {
+				p.fail(err)
+				return
+			}
 		case <-p.again:
 			p.again = nil
 			p.waiting = true
 		case <-p.retry:
 			p.retry = nil
 			if err := p.askAgain(); err != nil {
-				p.fail(err)
-				return
-			}
-		case turn <- struct{}{}:
-			p.waiting, p.holdsOpen = false, true
-			if err := p.fund(ctx); err != nil {
 				p.fail(err)
 				return
 			}
@@ -279,8 +304,11 @@ func (p *purchase) run(ctx context.Context) {
 				return
 			}
 		}
-		if p.ending.Load() && p.over() {
-			return
+		if p.ending.Load() {
+			p.quit(ctx)
+			if p.over() {
+				return
+			}
 		}
 	}
 }
@@ -319,10 +347,10 @@ func (p *purchase) payer(id wire.ChannelID) *payerRun {
 	return nil
 }
 
-// opening is the channel whose funding nobody has seen yet, or nil.
+// opening is the channel whose funding is not stored, or nil.
 func (p *purchase) opening() *payerRun {
 	for _, r := range p.payers {
-		if r.funding != nil {
+		if r.opening {
 			return r
 		}
 	}
@@ -352,13 +380,19 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 	if resumed && !r.resuming {
 		return nil // it answers nothing
 	}
+	if _, refused := got.Msg.(*wire.Refusal); refused && r.opening && id == r.state.ID() && !p.buyer.leave(p.seat) {
+		<-p.joint.over // it comes too late
+		if err := p.conclude(ctx); err != nil {
+			return err
+		}
+	}
 	before := r.state
 	got.Title, got.Terms = p.title.InfoHash, p.terms
 	if err := p.step(ctx, r, got); err != nil {
 		return err
 	}
 	if before.Phase == channel.Proposed && r.state.Phase == channel.Signed {
-		if err := p.step(ctx, r, channel.FundingReady{}); err != nil {
+		if err := p.sign(r); err != nil {
 			return err
 		}
 	}
@@ -374,12 +408,9 @@ func (p *purchase) moved(ctx context.Context, r *payerRun, before channel.Payer,
 	_, resumed := msg.(*wire.Resumed)
 	s := &r.state
 	switch after := s.Phase; {
-	case before.Phase == channel.Proposed && after == channel.Funded:
-		p.deadline, p.patience = nil, nil
-		r.funding = nil
-		p.releaseOpeningWhenSeen(ctx, s.Open.FundingTxid)
-	case before.Phase == channel.Proposed && after == channel.Failed:
-		p.giveUp(ctx, r)
+	case r.opening && after == channel.Failed:
+		p.quit(ctx)
+		p.noMore()
 	case s.Refused:
 		// The seeder lost it, or never had it. The money comes back with the
 		// refund; this connection goes on with another channel.
@@ -417,7 +448,7 @@ func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
 		p.conn.Fail(ErrFlood)
 		return nil
 	}
-	if p.opening() != nil || p.buyer.isFinishing() {
+	if p.seat != nil || p.buyer.isFinishing() {
 		return nil
 	}
 	tip, err := p.buyer.cfg.Chain.Tip(ctx)
@@ -446,7 +477,7 @@ func (p *purchase) takeTerms(ctx context.Context, t *wire.Terms) error {
 // next goes on with a channel that there is, or with a new one, where this
 // connection has none or where the one that it has will not do.
 func (p *purchase) next(ctx context.Context) error {
-	if p.terms == nil || p.waiting || p.again != nil || p.blocked || len(p.payers) == maxAtOnce || p.buyer.isFinishing() {
+	if p.terms == nil || p.waiting || p.seat != nil || p.again != nil || p.blocked || len(p.payers) == maxAtOnce || p.buyer.isFinishing() {
 		return nil
 	}
 	if n := len(p.payers); n > 0 && (p.payers[n-1].resuming || p.payers[n-1].state.Phase != channel.Open) {
@@ -626,26 +657,6 @@ func (r *payerRun) end() int64 {
 	return r.from + max(0, s.Last.Bytes-r.baseWire)
 }
 
-// fund makes a funding and proposes a channel. It is called with
-// buyer.opening held.
-func (p *purchase) fund(ctx context.Context) error {
-	err := p.propose(ctx)
-	if err == nil {
-		return nil
-	}
-	p.releaseOpening()
-	switch {
-	case errors.Is(err, bsv.ErrFunds) && p.buyer.proposals.Load() > 0:
-		p.again = time.After(retryFunding)
-		return nil
-	case errors.Is(err, errNotWorth), errors.Is(err, bsv.ErrFunds):
-		p.buyer.notify(p, "not paid: %v", err)
-		p.noMore()
-		return nil
-	}
-	return err
-}
-
 // noMore ends the search for another channel, which was of no use.
 func (p *purchase) noMore() {
 	if len(p.payers) > 0 {
@@ -656,79 +667,42 @@ func (p *purchase) noMore() {
 	p.blocked = true
 }
 
-// errNotWorth says that a channel with this seeder is not worth its price.
-var errNotWorth = errors.New("not worth a channel")
-
-func (p *purchase) propose(ctx context.Context) error {
+// plan is the channel that this purchase wants now. errNotWorth.
+func (p *purchase) plan(ctx context.Context) (*plan, error) {
 	cfg := &p.buyer.cfg
 	t := p.terms
 	if n := p.buyer.wastedOn(t.Identity); n >= maxWasted {
-		return fmt.Errorf("%d channels with this seeder came to nothing: %w", n, errNotWorth)
+		return nil, fmt.Errorf("%d channels with this seeder came to nothing: %w", n, errNotWorth)
 	}
 	tip, err := cfg.Chain.Tip(ctx)
 	if err != nil {
-		return fmt.Errorf("ask for the tip: %w", err)
+		return nil, fmt.Errorf("ask for the tip: %w", err)
 	}
 	// A refund that pays too little would not be mined when it is needed.
 	feeRate, err := cfg.Chain.FeeRate(ctx)
 	if err != nil {
-		return fmt.Errorf("ask for the fee rate: %w", err)
+		return nil, fmt.Errorf("ask for the fee rate: %w", err)
 	}
 	feeRate = max(t.FeeRate, min(feeRate, cfg.MaxFeeRate))
+	capacity, err := p.capacity(feeRate)
+	if err != nil {
+		return nil, err
+	}
+	payee, err := bsv.ParsePublicKey(t.Payee[:])
+	if err != nil {
+		return nil, fmt.Errorf("payee's key: %w", err)
+	}
 	index, err := cfg.Wallet.NextIndex(ctx, wallet.BranchChannel)
 	if err != nil {
-		return fmt.Errorf("new channel key: %w", err)
+		return nil, fmt.Errorf("new channel key: %w", err)
 	}
 	key, out, err := channelKeys(cfg.Wallet, index)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	open := wire.Open{Payer: key.Public(), PayerHash: out, FeeRate: feeRate,
+	open := wire.Open{Payer: key.Public(), PayerHash: out, FeeRate: feeRate, Capacity: capacity,
 		RefundHeight: max(tip.Height, t.TipHeight) + t.RefundWindow}
-	payee, err := bsv.ParsePublicKey(t.Payee[:])
-	if err != nil {
-		return fmt.Errorf("payee's key: %w", err)
-	}
-	if open.Capacity, err = p.capacity(feeRate); err != nil {
-		return err
-	}
-	lock := bsv.Multisig(key.Public(), payee)
-	funding, err := cfg.Wallet.Fund(ctx, []bsv.Output{{Value: open.Capacity, Script: lock}})
-	if err != nil {
-		return fmt.Errorf("fund a channel: %w", err)
-	}
-	if n := len(funding.Tx.Inputs); n > bsv.MaxFundingInputs || funding.Tx.Size() > bsv.MaxFundingSize {
-		return errors.Join(fmt.Errorf("the wallet's coins are too small, a funding would spend %d: %w", n, errNotWorth), cfg.Wallet.Release(ctx, funding))
-	}
-	open.FundingTxid = funding.Tx.Txid()
-	state, effects, err := channel.NewPayer(key, p.title.InfoHash, t, open, funding.Tx, funding.Prev)
-	if err != nil {
-		return errors.Join(err, cfg.Wallet.Release(ctx, funding))
-	}
-	run := &payerRun{buyer: p.buyer, state: state, keyIndex: index, out: out, fees: funding.Fee + open.Capacity - state.Left(),
-		funding: funding, title: p.title, row: ledger.Channel{Remote: p.conn.Remote().String()}}
-	if !cfg.Budget.take(run.fees) {
-		if len(p.payers) == 0 {
-			p.buyer.overLimit.Store(true)
-		}
-		return errors.Join(fmt.Errorf("the budget does not pay for a channel's fees of %v: %w", run.fees, errNotWorth), cfg.Wallet.Release(ctx, funding))
-	}
-	if !p.buyer.live.claim(state.ID(), p) {
-		cfg.Budget.give(run.fees)
-		return errors.Join(errors.New("the same funding twice"), cfg.Wallet.Release(ctx, funding))
-	}
-	p.buyer.proposals.Add(1)
-	p.join(run)
-	p.unused = false
-	rest, err := run.carryOut(ctx, state, effects)
-	if err != nil {
-		p.giveUp(ctx, run)
-		return err
-	}
-	p.perform(rest)
-	p.deadline = time.After(cfg.OpenTimeout)
-	p.patience = time.After(cfg.OpenPatience)
-	return nil
+	return &plan{title: p.title, terms: t, key: key, keyIndex: index, out: out, open: open, lock: bsv.Multisig(key.Public(), payee)}, nil
 }
 
 // capacity is what the rest of the title would cost from this seeder, with room for
@@ -809,7 +783,7 @@ func (p *purchase) payWith(ctx context.Context, r *payerRun, i int) error {
 // replaced says whether another channel takes the place of the one at i, or is
 // about to: then it is used to its last byte.
 func (p *purchase) replaced(i int) bool {
-	return i < len(p.payers)-1 || p.waiting || p.again != nil
+	return i < len(p.payers)-1 || p.waiting || p.seat != nil || p.again != nil
 }
 
 func (p *purchase) step(ctx context.Context, r *payerRun, ev channel.Event) error {
@@ -844,72 +818,6 @@ func (p *purchase) perform(effects []channel.Effect) {
 	}
 }
 
-// giveUp takes back a funding that nobody has seen.
-func (p *purchase) giveUp(ctx context.Context, r *payerRun) {
-	p.deadline, p.patience = nil, nil
-	if r != nil && r.funding != nil {
-		p.buyer.proposals.Add(-1)
-		p.buyer.waste(r.state.Terms.Identity)
-		rest, err := r.step(ctx, channel.Abandon{})
-		if err != nil {
-			p.log.Error("failed channel not stored", "error", err)
-		}
-		p.perform(rest)
-		ctx, cancel := withTimeout(ctx)
-		defer cancel()
-		if err := p.buyer.cfg.Wallet.Release(ctx, r.funding); err != nil {
-			p.log.Error("coins not released", "error", err)
-		}
-		p.buyer.cfg.Budget.give(r.fees)
-		r.funding = nil
-		p.drop(r)
-		p.noMore()
-	}
-	p.releaseOpening()
-}
-
-func (p *purchase) releaseOpening() {
-	if p.holdsOpen {
-		p.holdsOpen = false
-		<-p.buyer.opening
-	}
-}
-
-// releaseOpeningWhenSeen lets the next purchase build its funding as soon as
-// the change of this one can be spent.
-func (p *purchase) releaseOpeningWhenSeen(ctx context.Context, funding bsv.Txid) {
-	held := p.holdsOpen
-	p.holdsOpen = false
-	p.buyer.wg.Add(1)
-	go func() {
-		defer p.buyer.wg.Done()
-		defer func() {
-			p.buyer.proposals.Add(-1)
-			if held {
-				<-p.buyer.opening
-			}
-		}()
-		ctx, cancel := context.WithTimeout(ctx, seenTimeout)
-		defer cancel()
-		ticker := time.NewTicker(20 * time.Millisecond)
-		defer ticker.Stop()
-		for {
-			out, err := p.buyer.cfg.Ledger.Outgoing(ctx, funding)
-			if err != nil || out.State != ledger.Pending {
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-		}
-	}()
-}
-
-// seenTimeout bounds the wait for the network to take a funding.
-const seenTimeout = 15 * time.Second
-
 // drop lets go of a channel; it stays in the ledger.
 func (p *purchase) drop(r *payerRun) {
 	p.parts()
@@ -925,7 +833,12 @@ func (p *purchase) drop(r *payerRun) {
 }
 
 func (p *purchase) detach(ctx context.Context) {
-	p.giveUp(ctx, p.opening())
+	if !p.quit(ctx) {
+		<-p.joint.over
+		if err := p.conclude(ctx); err != nil {
+			p.log.Error("channel not opened", "error", err)
+		}
+	}
 	for _, r := range slices.Clone(p.payers) {
 		if r.state.Phase == channel.Open {
 			if err := r.store(ctx, channel.Store{}); err != nil {
