@@ -208,12 +208,13 @@ func (d *DB) round(live []*job) (done []*job, failed *job, err error) {
 		}
 		return nil, nil, nil
 	}
-	d.commits.n.Add(1)
 	if err := tx.Commit(); err != nil {
 		err = fmt.Errorf("commit: %w", classify(err))
 		d.wrote(err)
 		return done, nil, err
 	}
+	// Not before: who has seen the count must read what was counted.
+	d.commits.n.Add(1)
 	d.wrote(nil)
 	return done, nil, nil
 }
