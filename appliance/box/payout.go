@@ -40,7 +40,8 @@ func (b *Box) payouts(ctx context.Context) error {
 // payoutDue reports whether it is time for a payout: always, where no time of
 // day is set, and else when the last one that was due was not made.
 func (b *Box) payoutDue(ctx context.Context) (bool, error) {
-	due := b.opt.Settings.Payout.lastDue(b.opt.Clock())
+	now := b.opt.Clock()
+	due := b.opt.Settings.Payout.lastDue(now)
 	if due.IsZero() {
 		return true, nil
 	}
@@ -49,7 +50,9 @@ func (b *Box) payoutDue(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	last, err := time.Parse(time.RFC3339, text)
-	if err != nil { // none was made yet: the first is at the next set time
+	// None was made yet, or the clock was ahead when one was made: the next one is
+	// at the next set time.
+	if err != nil || last.After(now) {
 		return false, b.ledger.Mark(ctx, payoutMark, due.UTC().Format(time.RFC3339))
 	}
 	return last.Before(due), nil

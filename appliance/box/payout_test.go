@@ -253,6 +253,25 @@ func TestPayoutsAtASetTime(t *testing.T) {
 	})
 }
 
+// A clock that was years ahead once does not stop the payouts for years.
+func TestPayoutsAfterAClockThatWasAhead(t *testing.T) {
+	withTill(t, func(s *Settings) { s.Payout.At = "03:00" }, func(r *till) {
+		midnight := time.Now().UTC()
+		r.opt.Clock = func() time.Time { return time.Now().UTC().AddDate(10, 0, 0) }
+		r.run(midnight.Add(4 * time.Hour))
+		r.earn(1, 5000, "film")
+		r.opt.Clock = func() time.Time { return time.Now().UTC() }
+		r.run(midnight.Add(26 * time.Hour))
+		if n := r.sweeps(); n != 0 {
+			r.Errorf("%d payouts before the time", n)
+		}
+		r.run(midnight.Add(28 * time.Hour))
+		if n := r.sweeps(); n != 1 {
+			r.Errorf("%d payouts, want 1", n)
+		}
+	})
+}
+
 func TestDryRunNamesEverything(t *testing.T) {
 	withTill(t, func(s *Settings) { s.Payout.MaxFeeShare = 50 }, func(r *till) {
 		r.chain.SetConsolidation(&chain.Consolidation{Factor: 20, Confirmations: 6, MaxScript: 150})
