@@ -48,7 +48,7 @@ const scratchPattern = "backup-*.tmp"
 
 // clearScratch removes what a program that was killed has left.
 func clearScratch(scratch string) error {
-	left, err := filepath.Glob(filepath.Join(scratch, scratchPattern))
+	left, err := filepath.Glob(filepath.Join(quoteGlob(scratch), scratchPattern))
 	for _, dir := range left {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
@@ -74,6 +74,9 @@ func (r untilDone) Read(b []byte) (int, error) {
 func RestoreHistory(ctx context.Context, r io.Reader, k *Key, path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("restore ledger: %s: %w", path, ErrLedgerThere)
+	}
+	if err := noRest(path); err != nil {
+		return fmt.Errorf("restore ledger: %w", err)
 	}
 	err := durable.ReplaceWith(path, 0o600, func(w io.Writer) error { return CheckHistory(ctx, r, k, w) })
 	if err != nil {

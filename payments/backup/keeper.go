@@ -90,6 +90,8 @@ type Keeper struct {
 	commits int64 // of the ledger, when it was last read
 	known   bool  // commits is set
 	digest  [sha256.Size]byte
+	newest  string // path of the last one
+	size    int64  // of it, bytes
 	tried   time.Time
 
 	whole   sync.Mutex // of StepHistory
@@ -157,7 +159,7 @@ func (k *Keeper) Flush(ctx context.Context) error {
 func (k *Keeper) step(ctx context.Context, now bool) error {
 	at := k.cfg.Clock()
 	commits := k.cfg.Ledger.Commits()
-	changed := !k.known || commits != k.commits
+	changed := !k.known || commits != k.commits || k.gone()
 	if changed && k.status.Since.IsZero() {
 		k.status.Since = at
 	}
@@ -200,7 +202,7 @@ func (k *Keeper) StepHistory(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := k.write(History, at, func(w io.Writer) error {
+	if _, err := k.write(History, at, func(w io.Writer) error {
 		return writeHistory(ctx, w, k.cfg.Key, k.cfg.Ledger, k.cfg.Scratch, at, k.cfg.Random)
 	}); err != nil {
 		return err
@@ -223,37 +225,64 @@ func (k *Keeper) state(ctx context.Context, at time.Time) error {
 		return err
 	}
 	digest := [sha256.Size]byte(h.Sum(nil))
-	if digest == k.digest && !k.status.Last.IsZero() {
+	if digest == k.digest && !k.status.Last.IsZero() && !k.gone() {
 		return nil // other things of the ledger have changed
 	}
-	if err := k.write(State, at, func(w io.Writer) error { return c.write(w, k.cfg.Key, at, k.cfg.Random) }); err != nil {
-		return err
+	path, err := k.write(State, at, func(w io.Writer) error { return c.write(w, k.cfg.Key, at, k.cfg.Random) })
+	if path != "" {
+		k.digest, k.status.Last, k.newest = digest, at, path
+		k.size = sizeOf(path)
 	}
-	k.digest, k.status.Last = digest, at
-	return nil
+	return err
 }
 
-// write makes a file and removes those that it makes superfluous.
-func (k *Keeper) write(kind Kind, at time.Time, fill func(io.Writer) error) error {
+// gone reports whether the last backup of the state is not where it was written:
+// somebody has removed it, or the disk is another one.
+func (k *Keeper) gone() bool { return k.newest != "" && sizeOf(k.newest) != k.size }
+
+// sizeOf is the size of a file, -1 where there is none.
+func sizeOf(path string) int64 {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return -1
+	}
+	return info.Size()
+}
+
+// write makes a file and removes those that it makes superfluous, and what a
+// power cut has left of others. It returns the path of a file that was made, with
+// an error too.
+func (k *Keeper) write(kind Kind, at time.Time, fill func(io.Writer) error) (path string, err error) {
 	files, err := list(k.cfg.Dir, k.cfg.Key.fingerprint)
 	if err != nil {
-		return err
+		return "", err
+	}
+	// First, because they may be what has filled the disk.
+	half, err := filepath.Glob(filepath.Join(quoteGlob(k.cfg.Dir), fmt.Sprintf(".%s%x-*-%v%s.*.tmp", namePrefix, k.cfg.Key.fingerprint, kind, nameSuffix)))
+	failed := []error{err}
+	for _, name := range half {
+		failed = append(failed, os.Remove(name))
 	}
 	var number uint64
 	for _, f := range files {
 		number = max(number, f.number)
 	}
 	mine := file{k.cfg.Key.fingerprint, number + 1, at.UTC().Truncate(time.Second), kind}
-	if err := durable.ReplaceWith(filepath.Join(k.cfg.Dir, mine.name()), 0o600, fill); err != nil {
-		return err
+	path = filepath.Join(k.cfg.Dir, mine.name())
+	if err := durable.ReplaceWith(path, 0o600, fill); err != nil {
+		return "", err
 	}
-	var failed []error
 	for _, f := range superfluous(append(files, mine), k.cfg.Keep) {
 		if err := os.Remove(filepath.Join(k.cfg.Dir, f.name())); !errors.Is(err, fs.ErrNotExist) {
 			failed = append(failed, err)
 		}
 	}
-	return errors.Join(failed...)
+	return path, errors.Join(failed...)
+}
+
+// quoteGlob makes a path a pattern that matches it alone.
+func quoteGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // disk sees to it that the folder is the owner's disk and not the empty place

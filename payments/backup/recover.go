@@ -131,6 +131,7 @@ type recovery struct {
 	id     string     // of this recovery
 	states []Contents // the oldest first
 	whole  string     // path of the newest backup of the whole ledger
+	head   Header     // its header
 	ledger *ledger.Ledger
 	wallet *wallet.Wallet
 	outbox *wallet.Outbox
@@ -190,20 +191,24 @@ func (r *recovery) read(ctx context.Context) (err error) {
 	if r.key, err = KeyOf(r.Words, r.Network); err != nil {
 		return err
 	}
-	var newest time.Time
 	for _, path := range r.Files {
-		if err := r.readFile(ctx, path, &newest); err != nil {
+		if err := r.readFile(ctx, path); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	slices.SortStableFunc(r.states, func(a, b Contents) int { return a.Made.Compare(b.Made) })
+	r.sortStates()
 	if n := len(r.states); n > 0 {
 		r.result.Made, r.result.Payout = r.states[n-1].Made, r.states[n-1].Payout
 	}
 	return nil
 }
 
-func (r *recovery) readFile(ctx context.Context, path string, newest *time.Time) error {
+// sortStates puts the oldest first.
+func (r *recovery) sortStates() {
+	slices.SortStableFunc(r.states, func(a, b Contents) int { return a.Made.Compare(b.Made) })
+}
+
+func (r *recovery) readFile(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -224,8 +229,8 @@ func (r *recovery) readFile(ctx context.Context, path string, newest *time.Time)
 	if err := CheckHistory(ctx, f, r.key, io.Discard); err != nil {
 		return err
 	}
-	if r.whole == "" || h.Made.After(*newest) {
-		r.whole, *newest = path, h.Made
+	if r.whole == "" || h.Made.After(r.head.Made) {
+		r.whole, r.head = path, h
 	}
 	return nil
 }
@@ -236,10 +241,14 @@ func (r *recovery) begin(ctx context.Context) error {
 		return err
 	}
 	path := filepath.Join(r.Dir, ledgerName)
-	_, err := os.Lstat(path)
-	there := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	there, err := isThere(path)
+	if err != nil {
 		return err
+	}
+	if !there {
+		if err := noRest(path); err != nil {
+			return err
+		}
 	}
 	underWay, err := Unfinished(r.Dir)
 	if err != nil {
@@ -254,6 +263,9 @@ func (r *recovery) begin(ctx context.Context) error {
 	}
 	noWallet := err != nil
 	if r.id, err = r.mark(underWay); err != nil {
+		return err
+	}
+	if err := clearScratch(r.Dir); err != nil {
 		return err
 	}
 	if noWallet && !r.WordsElsewhere {
@@ -273,7 +285,88 @@ func (r *recovery) begin(ctx context.Context) error {
 	}
 	// Not the usual pause between flushes: this is a disk's only work now.
 	r.ledger, err = ledger.OpenWith(ctx, path, r.Clock, ledger.Options{Interval: time.Millisecond})
+	if err == nil && r.whole != "" {
+		if err = r.takeWhole(ctx, there); err != nil {
+			err = errors.Join(err, r.ledger.Close())
+		}
+	}
 	return err
+}
+
+func isThere(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// noRest returns ErrLedgerThere where the log of a database lies beside the place
+// of one: SQLite would take it for a part of what is put there.
+func noRest(path string) error {
+	for _, suffix := range []string{"-wal", "-journal"} {
+		there, err := isThere(path + suffix)
+		if err != nil {
+			return err
+		}
+		if there {
+			return fmt.Errorf("%s: %w", path+suffix, ErrLedgerThere)
+		}
+	}
+	return nil
+}
+
+// takeWhole takes over from the backup of the whole ledger what is not settled,
+// where the ledger was there before it: an earlier try had another backup or
+// none. What is settled is history.
+func (r *recovery) takeWhole(ctx context.Context, there bool) error {
+	name := fmt.Sprintf("recovered from %d %x", r.head.Made.Unix(), r.head.random)
+	_, err := r.ledger.Claimed(ctx, name)
+	if err == nil || !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	if there {
+		c, err := r.unsettled(ctx)
+		if err != nil {
+			return err
+		}
+		r.states = append(r.states, c)
+		r.sortStates()
+		for _, c := range r.states {
+			if err := r.put(ctx, c); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = r.ledger.Claim(ctx, name, r.whole)
+	return err
+}
+
+// unsettled reads from the backup of the whole ledger what a backup of the state
+// made at that time would have.
+func (r *recovery) unsettled(ctx context.Context) (c Contents, err error) {
+	dir, err := os.MkdirTemp(r.Dir, scratchPattern)
+	if err != nil {
+		return Contents{}, err
+	}
+	defer os.RemoveAll(dir)
+	f, err := os.Open(r.whole)
+	if err != nil {
+		return Contents{}, err
+	}
+	defer f.Close()
+	path := filepath.Join(dir, ledgerName)
+	if err := RestoreHistory(ctx, f, r.key, path); err != nil {
+		return Contents{}, err
+	}
+	l, err := ledger.OpenWith(ctx, path, r.Clock, ledger.Options{Interval: time.Millisecond})
+	if err != nil {
+		return Contents{}, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	c, err = collect(ctx, l, "")
+	c.Made = r.head.Made
+	return c, err
 }
 
 // mark gives the recovery a name that outlasts this try.

@@ -174,13 +174,14 @@ func (w *Wallet) knownCoins(ctx context.Context, ref keyRef) (map[ledger.Outpoin
 // missing deals with a coin that the ledger takes for unspent and the chain
 // does not list.
 func (w *Wallet) missing(ctx context.Context, c ledger.Coin, b *ledger.Batch) error {
-	if _, err := w.ledger.Outgoing(ctx, c.Txid); err == nil {
-		return nil // our own: the outbox watches it
-	} else if !errors.Is(err, ledger.ErrNotFound) {
+	_, err := w.ledger.Outgoing(ctx, c.Txid)
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
+	ours := err == nil
 	spent, err := w.chain.Spent(ctx, outpoint(c.Outpoint()))
 	switch {
+	case errors.Is(err, chain.ErrNotFound) && ours: // the outbox watches its transaction
 	case errors.Is(err, chain.ErrNotFound):
 		w.opt.Log.Warn("a coin is gone from the chain", "coin", outpoint(c.Outpoint()), "value", c.Value)
 		b.Void = append(b.Void, c.Outpoint())
@@ -188,6 +189,10 @@ func (w *Wallet) missing(ctx context.Context, c ledger.Coin, b *ledger.Batch) er
 	case err != nil:
 		return err
 	case spent:
+		// A payment of ours is stored before it is sent, so that it is seen here.
+		if now, err := w.ledger.Coin(ctx, c.Outpoint()); err != nil || now.State != ledger.CoinUnspent {
+			return err
+		}
 		w.opt.Log.Warn("a coin was spent by somebody with the same words", "coin", outpoint(c.Outpoint()), "value", c.Value)
 		b.Lost = append(b.Lost, c.Outpoint())
 	}
