@@ -28,6 +28,10 @@ Without --backup the coins come back that are on the block chain. What open
 channels have earned is only in backups: with one of them, every channel in it
 is closed. Where the chain has more than the backup, that is kept.
 
+Make sure that the old box is off and stays off: two boxes with one wallet close
+the same channels and spend the same coins, and what the old one is still paid
+may be lost.
+
 The words are asked for on the terminal, or read from --words-file or the
 standard input. Interrupt it at any time: run it again with the same folder and
 it goes on. It ends by itself when the network has every close.`

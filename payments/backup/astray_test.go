@@ -136,6 +136,38 @@ func TestBackupsThatDisappear(t *testing.T) {
 	})
 }
 
+// A ticker that comes a little early does not make a minute of 65 seconds.
+func TestAMinuteOfEarlyTicks(t *testing.T) {
+	bubble(t, func(m *machine, c *memory.Chain) {
+		dir := m.TempDir()
+		clock := &hands{now: made}
+		k := m.keeper(dir, clock.Now, nil)
+		s := m.sell(100, 0)
+		m.must(k.Step(m.ctx))
+		s.pay(200, 0)
+		for range 12 {
+			clock.move(5*time.Second - time.Millisecond)
+			m.must(k.Step(m.ctx))
+		}
+		if names := backups(m.T, dir, "state"); len(names) != 2 {
+			m.Errorf("after %v the payment is in none of %v", clock.Now().Sub(made), names)
+		}
+	})
+}
+
+// The copy of a large ledger must not take the room that payments need.
+func TestRoomForACopy(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		size, free int64
+		ok         bool
+	}{{1 << 30, 1 << 30, false}, {1 << 30, 1<<30 + 64<<20, true}, {1 << 30, 1<<30 + 64<<20 - 1, false}, {4096, 0, false}} {
+		if err := backup.RoomFor(c.size, c.free); (err == nil) != c.ok || err != nil && !errors.Is(err, backup.ErrNoRoom) {
+			t.Errorf("%d of %d: %v", c.size, c.free, err)
+		}
+	}
+}
+
 // What a power cut left half written does not fill the disk.
 func TestHalfWrittenBackups(t *testing.T) {
 	bubble(t, func(m *machine, c *memory.Chain) {

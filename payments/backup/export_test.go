@@ -37,6 +37,9 @@ func (c *Contents) Encode(w io.Writer) error { return c.encode(w) }
 // ChannelRoundTrip is a channel after it was in a backup.
 func ChannelRoundTrip(c ledger.Channel) (ledger.Channel, error) { return channelToRecord(&c).row() }
 
+// RoomFor is the judgement about a disk.
+var RoomFor = roomFor
+
 // Sizes of the format.
 const (
 	HeaderSize = headerSize

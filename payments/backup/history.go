@@ -11,6 +11,7 @@ import (
 
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/storage/durable"
+	"golang.org/x/sys/unix"
 )
 
 // WriteHistory writes a backup of the kind History to w. A copy of the ledger
@@ -23,6 +24,9 @@ func WriteHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, sc
 }
 
 func writeHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, scratch string, now time.Time, random io.Reader) error {
+	if err := room(ctx, l, scratch); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(scratch, scratchPattern)
 	if err != nil {
 		return err
@@ -41,6 +45,33 @@ func writeHistory(ctx context.Context, w io.Writer, k *Key, l *ledger.Ledger, sc
 		_, err := io.Copy(w, untilDone{ctx, f})
 		return err
 	})
+}
+
+// ErrNoRoom says that a copy of the ledger would take the room that payments
+// need.
+var ErrNoRoom = errors.New("too little room on the disk for a copy of the ledger")
+
+// spare is how many bytes a copy of the ledger leaves free beside it.
+const spare = 64 << 20
+
+// room returns ErrNoRoom where there is too little for a copy of the ledger.
+func room(ctx context.Context, l *ledger.Ledger, scratch string) error {
+	size, err := l.Size(ctx)
+	if err != nil {
+		return err
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(scratch, &disk); err != nil {
+		return fmt.Errorf("free space of %s: %w", scratch, err)
+	}
+	return roomFor(size, int64(disk.Bavail)*int64(disk.Bsize))
+}
+
+func roomFor(size, free int64) error {
+	if free-spare < size {
+		return fmt.Errorf("%w: it has %d bytes, free are %d", ErrNoRoom, size, free)
+	}
+	return nil
 }
 
 // scratchPattern names the folders with copies of the ledger.

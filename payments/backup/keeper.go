@@ -164,7 +164,9 @@ func (k *Keeper) step(ctx context.Context, now bool) error {
 		k.status.Since = at
 	}
 	since := at.Sub(k.tried)
-	due := now || since < 0 || since >= k.cfg.Every // a clock that was put back must not stop the backups
+	// The look that is nearest to the time: one that comes a moment early must not
+	// leave it to the next. A clock that was put back must not stop the backups.
+	due := now || since < 0 || since >= k.cfg.Every-min(look, k.cfg.Every)/2
 	if due && (changed || k.status.Err != nil) {
 		k.tried = at
 		k.status.Err = k.state(ctx, at)

@@ -107,6 +107,15 @@ func (l *Ledger) Close() error { return l.db.Close() }
 // Backup writes a copy of the ledger, as of one moment, to the file at path.
 func (l *Ledger) Backup(ctx context.Context, path string) error { return l.db.Backup(ctx, path) }
 
+// Size returns how many bytes the ledger has, the log of the newest changes left
+// out.
+func (l *Ledger) Size(ctx context.Context) (bytes int64, err error) {
+	if err := one(ctx, l.db.Read(), &bytes, `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`); err != nil {
+		return 0, fmt.Errorf("size of the ledger: %w", err)
+	}
+	return bytes, nil
+}
+
 // TryWrite makes a change that changes nothing, to find out whether the disk
 // takes one.
 func (l *Ledger) TryWrite(ctx context.Context) error {

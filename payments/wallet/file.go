@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/storage/durable"
@@ -217,7 +218,32 @@ func replaceFile(ctx context.Context, dir string, f file) error {
 	if err != nil {
 		return err
 	}
-	return durable.Replace(filepath.Join(dir, FileName), text, 0o600)
+	if err := durable.Replace(filepath.Join(dir, FileName), text, 0o600); err != nil {
+		return err
+	}
+	return removeHalves(dir)
+}
+
+// removeHalves removes what a power cut has left of a file being written: the
+// words would lie there unlocked for good.
+func removeHalves(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, "."+FileName+".") && strings.HasSuffix(name, ".tmp") {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+			removed = true
+		}
+	}
+	if !removed {
+		return nil
+	}
+	return durable.SyncDir(dir)
 }
 
 // CheckWords compares words that a person has on paper with those of the wallet
