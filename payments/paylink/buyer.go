@@ -68,8 +68,11 @@ type Buyer struct {
 	solos     chan *seat   // those that want it in a funding of its own
 	proposals atomic.Int32 // fundings that bind coins whose change nobody can spend yet
 	seating   sync.Mutex   // guards the seats of fundings, and is held for a moment only
-	// gathered, in tests, says instead of a timer when n purchases are enough.
+	// In tests: gathered says instead of a timer when n purchases are enough,
+	// patience ends the wait for signatures, apply is the write of a funding.
 	gathered func(n int) <-chan time.Time
+	patience <-chan time.Time
+	apply    func(context.Context, ledger.Batch) error
 
 	ctx  context.Context
 	stop context.CancelFunc

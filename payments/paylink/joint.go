@@ -375,6 +375,10 @@ func (j *joint) agree(ctx context.Context) bool {
 	patience, deadline := time.NewTimer(cfg.OpenPatience), time.NewTimer(cfg.OpenTimeout)
 	defer patience.Stop()
 	defer deadline.Stop()
+	waited := patience.C
+	if j.buyer.patience != nil {
+		waited = j.buyer.patience
+	}
 	for {
 		if waiting, missing := j.tally(); waiting == 0 {
 			return !missing
@@ -382,7 +386,7 @@ func (j *joint) agree(ctx context.Context) bool {
 		select {
 		case <-j.news:
 			continue
-		case <-patience.C:
+		case <-waited:
 			if len(j.seats) == 1 {
 				j.release()
 				continue
@@ -436,7 +440,11 @@ func (j *joint) store(ctx context.Context) (bool, error) {
 	l := j.buyer.cfg.Ledger
 	write, cancel := withTimeout(ctx)
 	defer cancel()
-	err := l.Apply(write, batch)
+	apply := l.Apply
+	if j.buyer.apply != nil {
+		apply = j.buyer.apply
+	}
+	err := apply(write, batch)
 	if err == nil {
 		return true, nil
 	}

@@ -123,6 +123,7 @@ func (w *World) Books(c *Client, r Receipt) {
 	earned := make(map[string]money.Satoshis)
 	creators := make(map[string]money.Satoshis)
 	sold := make(map[string]int64)
+	shares := make(map[string]money.Satoshis) // of a funding's fee, by funding
 	for _, ch := range r.Channels {
 		if ch.Close == "" || ch.State != ledger.StateClosed {
 			w.Fatalf("channel %s is %s, close %q", ch.Channel, ch.State, ch.Close)
@@ -138,9 +139,7 @@ func (w *World) Books(c *Client, r Receipt) {
 		if got := PaidTo(tx, w.Goods.Creator); got != ch.Creator {
 			w.Errorf("close %s pays %v to the creator, receipt %v", ch.Close, got, ch.Creator)
 		}
-		if fee := w.Fee(funding) + w.Fee(tx); fee != ch.Fee {
-			w.Errorf("channel %s cost %v in fees, receipt %v", ch.Channel, fee, ch.Fee)
-		}
+		shares[ch.Funding] += ch.Fee - w.Fee(tx)
 		payee, err := ch.Price.Due(ch.Bytes)
 		w.Must(err)
 		creator, err := ch.Royalty.Due(ch.Bytes)
@@ -152,6 +151,11 @@ func (w *World) Books(c *Client, r Receipt) {
 		creators[ch.Seeder] += ch.Creator
 		sold[ch.Seeder] += ch.Bytes
 		spent += ch.Payee + ch.Creator + ch.Fee
+	}
+	for txid, sum := range shares {
+		if fee := w.Fee(w.Transaction(txid)); fee != sum {
+			w.Errorf("funding %s cost %v in fees, the channels' shares are %v", txid, fee, sum)
+		}
 	}
 	if spent != r.Spent {
 		w.Errorf("receipt: %v spent, its lines say %v", r.Spent, spent)
