@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -9,7 +10,9 @@ import (
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/backup"
+	"github.com/bitcdn/bitcdn/payments/bsv"
 	"github.com/bitcdn/bitcdn/payments/chain/memory"
+	"github.com/bitcdn/bitcdn/payments/channel"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/money"
 	"github.com/bitcdn/bitcdn/payments/wallet"
@@ -44,6 +47,32 @@ func TestABackupThatIsFoundLater(t *testing.T) {
 		m.reopen(r.dir, func(*ledger.Ledger, *wallet.Wallet) {})
 		if left, err := filepath.Glob(filepath.Join(r.dir, "*.tmp")); err != nil || len(left) > 0 {
 			m.Errorf("left behind: %v, %v", left, err)
+		}
+	})
+}
+
+// A backup was made after a payer had the refund's signature and before its
+// funding left: the capacity comes back.
+func TestRecoverAFundingThatLeftLater(t *testing.T) {
+	bubble(t, func(m *machine, c *memory.Chain) {
+		bought, _, _ := m.buy(0)
+		row, err := m.ledger.Channel(m.ctx, bought.ID())
+		m.must(err)
+		m.must(m.ledger.Close())
+		m.must(os.RemoveAll(m.dir))
+		_, err = wallet.Create(m.ctx, m.dir, bsv.Regtest, bytes.NewReader(bytes.Repeat([]byte{7}, 64)))
+		m.must(err)
+		m.open()
+		bought.Phase, row.State = channel.Signed, ledger.StateOpening
+		row.Snapshot, err = bought.Snapshot()
+		m.must(err)
+		m.must(m.ledger.SaveChannel(m.ctx, row))
+		file := m.backup()
+		m.destroy()
+		c.MineTo(refundHeight)
+		r := m.recover(file)
+		if l := lineOf(m, r, bought.ID()); l.State != "taken back" || l.Chain < capacity-100 {
+			m.Errorf("%+v", l)
 		}
 	})
 }

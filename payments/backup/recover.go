@@ -530,7 +530,12 @@ func (r *recovery) round(ctx context.Context) (done bool, err error) {
 	if err := try("the chain cannot be asked", tipErr); err != nil {
 		return false, err
 	}
-	if err := try("refunds", r.buyer.Maintain(ctx)); err != nil {
+	// Only then the refunds: a funding that is not in the ledger is given up there.
+	waiting := r.takeFundings(ctx)
+	if waiting == nil {
+		waiting = r.buyer.Maintain(ctx)
+	}
+	if err := try("refunds", waiting); err != nil {
 		return false, err
 	}
 	// It sees to it that the network has the fundings on which closes rest.
@@ -544,6 +549,46 @@ func (r *recovery) round(ctx context.Context) (done bool, err error) {
 	}
 	done, err = r.report(ctx, tip.Height)
 	return done && tipErr == nil, err
+}
+
+// takeFundings opens the channels in which this node pays and whose funding has
+// left after the backup, which was made between the signatures and that.
+func (r *recovery) takeFundings(ctx context.Context) error {
+	open := true
+	rows, err := r.ledger.Channels(ctx, ledger.Filter{Open: &open, Role: ledger.Payer})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		s, err := channel.RestorePayer(row.Snapshot, bsv.PrivateKey{})
+		if err != nil {
+			return err
+		}
+		if s.Phase != channel.Signed {
+			continue
+		}
+		if _, err := r.ledger.Outgoing(ctx, row.FundingTxid); !errors.Is(err, ledger.ErrNotFound) {
+			if err != nil {
+				return err
+			}
+			continue // the outbox sees to it
+		}
+		_, err = r.Chain.RawTx(ctx, row.FundingTxid)
+		if errors.Is(err, chain.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.Phase, row.State = channel.Open, ledger.StateOpen
+		if row.Snapshot, err = s.Snapshot(); err != nil {
+			return err
+		}
+		if err := r.ledger.SaveChannel(ctx, row); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settle closes a channel that this node is paid by, or takes over what became
