@@ -80,7 +80,7 @@ type Options struct {
 
 // OpenWith is Open with options.
 func OpenWith(ctx context.Context, path string, clock func() time.Time, opt Options) (*Ledger, error) {
-	return open(ctx, path, clock, db.Options{Durable: true, Interval: opt.Interval, Wrote: opt.Wrote})
+	return open(ctx, path, clock, db.Options{Durable: true, CheckCrashed: true, Interval: opt.Interval, Wrote: opt.Wrote})
 }
 
 func open(ctx context.Context, path string, clock func() time.Time, opt db.Options) (*Ledger, error) {

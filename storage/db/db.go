@@ -103,6 +103,10 @@ type Options struct {
 	// Cache is the most memory in bytes that each connection keeps pages in;
 	// DefaultCache where it is zero.
 	Cache int
+	// CheckCrashed has a database that was not closed looked through when it is
+	// opened, in time in proportion to its size: whatever ended the program may
+	// have torn a page, and SQLite sees that only when it needs the page.
+	CheckCrashed bool
 	// Wrote, where it is set, is told each time whether the disk took what was
 	// written: nil, or why not. It must not block, nor use the database.
 	Wrote func(error)
@@ -144,6 +148,10 @@ func open(ctx context.Context, path string, opt Options) (*DB, error) {
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
+	crashed, err := hasLog(path)
+	if err != nil {
+		return nil, err
+	}
 	if opt.Interval <= 0 {
 		opt.Interval = DefaultInterval
 	}
@@ -178,7 +186,30 @@ func open(ctx context.Context, path string, opt Options) (*DB, error) {
 	d.reader.SetMaxIdleConns(1)
 	d.reader.SetConnMaxIdleTime(readerIdle)
 	go d.run()
+	if crashed && opt.CheckCrashed {
+		if err := d.check(ctx, `PRAGMA quick_check`); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
 	return d, nil
+}
+
+// hasLog says whether the database was not closed when it was last used. An
+// empty database beside a log was longer once: SQLite would take it for a new
+// one, and throw the log away.
+func hasLog(path string) (bool, error) {
+	log, err := os.Stat(path + "-wal")
+	if errors.Is(err, fs.ErrNotExist) || err == nil && log.Size() == 0 {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	info, err := os.Stat(path)
+	if err == nil && info.Size() == 0 {
+		err = fmt.Errorf("it is empty, and its write-ahead log is not: %w", ErrCorrupt)
+	}
+	return true, err
 }
 
 // createFile makes an empty file that only its owner can read, because SQLite

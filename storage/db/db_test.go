@@ -392,7 +392,70 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 }
 
-// Readers see the last flush and do not wait for a write that is under way.
+// A database that was not closed is looked through; its files are those that a
+// killed program leaves.
+func TestCrashedIsLookedThrough(t *testing.T) {
+	ctx := t.Context()
+	old := filepath.Join(t.TempDir(), "old.db")
+	d := open(t, old, db.Options{})
+	fill := func(from int) {
+		t.Helper()
+		if err := d.Write(ctx, func(tx *sql.Tx) error {
+			for n := range 500 {
+				if _, err := tx.Exec(`INSERT INTO numbers (n, note) VALUES (?, 'a note of some length')`, from+n); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(0)
+	if _, err := d.Read().ExecContext(ctx, `PRAGMA query_only = off; PRAGMA wal_checkpoint(passive); PRAGMA query_only = on`); err != nil {
+		t.Fatal(err)
+	}
+	fill(1000)
+	for name, tc := range map[string]struct {
+		hurt func(file, log []byte) ([]byte, []byte)
+		want error
+	}{
+		"whole":        {func(file, log []byte) ([]byte, []byte) { return file, log }, nil},
+		"log cut":      {func(file, log []byte) ([]byte, []byte) { return file, log[:len(log)-1] }, nil},
+		"page torn":    {func(file, log []byte) ([]byte, []byte) { clear(file[4096 : 4096+512]); return file, nil }, db.ErrCorrupt},
+		"file cut":     {func(file, log []byte) ([]byte, []byte) { return file[:len(file)-4096], log[:32] }, db.ErrCorrupt},
+		"file emptied": {func(_, log []byte) ([]byte, []byte) { return nil, log }, db.ErrCorrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, err := os.ReadFile(old)
+			if err != nil {
+				t.Fatal(err)
+			}
+			log, err := os.ReadFile(old + "-wal")
+			if err != nil {
+				t.Fatal(err)
+			}
+			file, log = tc.hurt(file, log)
+			if log == nil {
+				log = []byte("begun")
+			}
+			path := filepath.Join(t.TempDir(), "new.db")
+			if err := errors.Join(os.WriteFile(path, file, 0o600), os.WriteFile(path+"-wal", log, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			d, err := db.Open(ctx, path, db.Options{Migrations: numbers, CheckCrashed: true})
+			if !errors.Is(err, tc.want) {
+				t.Fatalf("%v, want %v", err, tc.want)
+			}
+			if err == nil {
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // A disk that takes nothing more is told of, and that it takes something again.
 func TestDiskIsToldOf(t *testing.T) {
 	var told []error
@@ -439,6 +502,7 @@ func TestDiskIsToldOf(t *testing.T) {
 	}
 }
 
+// Readers see the last flush and do not wait for a write that is under way.
 func TestReadersDoNotWait(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "x.db"), db.Options{})
 	err := d.Write(context.Background(), func(tx *sql.Tx) error {

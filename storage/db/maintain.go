@@ -14,8 +14,12 @@ const maxProblems = 10
 // Check reads the whole database and reports damage as ErrCorrupt. It takes
 // time in proportion to the size of the file.
 func (d *DB) Check(ctx context.Context) error {
+	return d.check(ctx, `PRAGMA integrity_check`, `PRAGMA foreign_key_check`)
+}
+
+func (d *DB) check(ctx context.Context, pragmas ...string) error {
 	var problems []error
-	for _, pragma := range []string{`PRAGMA integrity_check`, `PRAGMA foreign_key_check`} {
+	for _, pragma := range pragmas {
 		found, err := d.report(ctx, pragma)
 		if err != nil {
 			return fmt.Errorf("check database: %w", classify(err))
