@@ -20,6 +20,7 @@ import (
 	"github.com/bitcdn/bitcdn/appliance/ask"
 	"github.com/bitcdn/bitcdn/appliance/box"
 	"github.com/bitcdn/bitcdn/payments/backup"
+	"github.com/bitcdn/bitcdn/storage/db"
 	"github.com/bitcdn/bitcdn/systemd"
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/pflag"
@@ -90,6 +91,12 @@ func hintFor(err error) string {
 		return "install the version of bitcdnd that wrote it, or a later one"
 	case errors.Is(err, backup.ErrDamaged), errors.Is(err, backup.ErrFormat):
 		return "take another backup: the older ones beside it close most of the channels too"
+	case errors.Is(err, db.ErrCorrupt):
+		return "the disk has torn a file: check the disk. What the newest backup holds comes back with bitcdnd recover --backup FILE and an empty folder for --data"
+	case errors.Is(err, db.ErrFull), errors.Is(err, syscall.ENOSPC):
+		return "free some space on the disk with the data folder"
+	case errors.Is(err, syscall.EROFS):
+		return "the disk with the data folder cannot be written: check it, and mount it for writing"
 	case errors.Is(err, ask.ErrNobody):
 		return "name a file: bitcdnd --help and bitcdnd COMMAND --help say how"
 	}
