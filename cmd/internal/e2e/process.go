@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,9 +96,19 @@ func (p *Process) Running() error {
 // Pid is the number of the process.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
+// Said returns an error unless the process has printed these words.
+func (p *Process) Said(words string) error {
+	if !strings.Contains(p.Tail(1<<20), words) {
+		return fmt.Errorf("%q is not in what was printed", words)
+	}
+	return nil
+}
+
 // Tail returns the last n bytes of the log, at most.
-func (p *Process) Tail(n int) string {
-	b, err := os.ReadFile(p.log)
+func (p *Process) Tail(n int) string { return tail(p.log, n) }
+
+func tail(file string, n int) string {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()
 	}

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,9 +29,18 @@ type Seller struct {
 	Peers   string // host:port that clients are told
 	Owner   bsv.PrivateKey
 	Control *box.Control
-	Process *Process
+	Process *Process // nil where the box runs in this process
 
-	w *World
+	w      *World
+	clock  func() time.Time
+	inside *inside
+}
+
+// inside is a box that runs in this process.
+type inside struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+	err   error // once ended is closed
 }
 
 // hosts counts the boxes. Each has an address of its own in 127.0.0.0/8, so
@@ -62,8 +73,14 @@ func (w *World) Settings(price money.Rate) box.Settings {
 // Box starts a box that sells the title. Its data folder may be there already.
 func (w *World) Box(s box.Settings) *Seller {
 	w.Helper()
+	return w.BoxWith(s, nil)
+}
+
+// BoxWith is Box for a box with a clock of its own, in this process.
+func (w *World) BoxWith(s box.Settings, clock func() time.Time) *Seller {
+	w.Helper()
 	n := byte(len(w.Boxes) + 1)
-	b := &Seller{w: w, Data: filepath.Join(w.Dir, fmt.Sprintf("box%d", n)), Peers: s.Listen.Peers}
+	b := &Seller{w: w, Data: filepath.Join(w.Dir, fmt.Sprintf("box%d", n)), Peers: s.Listen.Peers, clock: clock}
 	b.Config = filepath.Join(b.Data, "bitcdnd.toml")
 	b.Control = box.NewControl(b.Data)
 	w.Must(os.MkdirAll(b.Data, 0o700))
@@ -86,8 +103,8 @@ func (b *Seller) Start() {
 	b.w.Helper()
 	b.Launch()
 	b.w.Await("start of a box", func() error {
-		if err := b.Process.Running(); err != nil {
-			return fmt.Errorf("%w:\n%s", err, b.Process.Tail(2000))
+		if err := b.Running(); err != nil {
+			return fmt.Errorf("%w:\n%s", err, tail(b.Log(), 2000))
 		}
 		status, err := b.Control.Status(b.w.Ctx)
 		if err == nil && status.Chain.Height == 0 {
@@ -100,20 +117,68 @@ func (b *Seller) Start() {
 // Launch runs the box and does not wait for it.
 func (b *Seller) Launch() {
 	b.w.Helper()
+	if b.clock != nil {
+		b.runInside()
+		return
+	}
 	b.Process = b.w.Start(b.w.Dir, b.Log(), "bitcdnd", "--config", b.Config, "--data", b.Data)
+}
+
+func (b *Seller) runInside() {
+	b.w.Helper()
+	settings, err := box.LoadSettings(b.Config)
+	b.w.Must(err)
+	output, err := os.OpenFile(b.Log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	b.w.Must(err)
+	ctx, stop := context.WithCancel(context.WithoutCancel(b.w.Ctx))
+	in := &inside{stop: stop, ended: make(chan struct{})}
+	b.inside = in
+	log := slog.New(slog.NewTextHandler(output, nil))
+	go func() {
+		defer close(in.ended)
+		defer output.Close()
+		in.err = box.Run(ctx, box.Options{Settings: settings, DataDir: b.Data, Version: "test", Clock: b.clock, Log: log,
+			Words: func(string) error { return nil }})
+	}()
+	b.w.Cleanup(func() {
+		stop()
+		<-in.ended
+		if b.w.Failed() {
+			b.w.Logf("the box in this process printed:\n%s", tail(b.Log(), 3000))
+		}
+	})
+}
+
+// Running returns an error if the box has ended.
+func (b *Seller) Running() error {
+	if b.clock == nil {
+		return b.Process.Running()
+	}
+	select {
+	case <-b.inside.ended:
+		return fmt.Errorf("%w: %w", ErrEnded, b.inside.err)
+	default:
+		return nil
+	}
 }
 
 // Log is the file with all that the box has printed.
 func (b *Seller) Log() string { return b.Data + ".log" }
 
-// Stop asks the box to end, in good order.
+// Stop ends the box in good order.
 func (b *Seller) Stop() {
 	b.w.Helper()
-	if b.Process.Running() != nil {
+	if b.Running() != nil {
 		return
 	}
-	b.Process.Signal(syscall.SIGTERM)
-	b.w.WantExit(b.Process, 0)
+	if b.clock == nil {
+		b.Process.Signal(syscall.SIGTERM)
+		b.w.WantExit(b.Process, 0)
+		return
+	}
+	b.inside.stop()
+	<-b.inside.ended
+	b.w.Must(b.inside.err)
 }
 
 // Status is what the box says of itself. It must be running.
