@@ -186,8 +186,16 @@ func (o *Outbox) send(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch
 		return nil
 	}
 	// The service may refuse what it has, or what is in a block already.
-	if st, err := o.chain.Status(ctx, row.Txid); err == nil && (st.State == chain.Seen || st.State == chain.Mined) {
+	st, err := o.chain.Status(ctx, row.Txid)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil && (st.State == chain.Seen || st.State == chain.Mined):
 		o.settle(row, st, tip)
+		return nil
+	case err != nil && !errors.Is(err, chain.ErrUnsupported):
+		// It may be what spends its inputs: nothing is given up unasked.
+		o.retry(row)
 		return nil
 	}
 	lost := no.Reason.Final()
@@ -214,12 +222,12 @@ func (o *Outbox) send(ctx context.Context, row *ledger.Outgoing, b *ledger.Batch
 // may only be late.
 func (o *Outbox) displaced(ctx context.Context, tx *bsv.Tx) (bool, error) {
 	for _, in := range tx.Inputs {
-		spent, err := o.chain.Spent(ctx, in.Prev)
+		by, spent, err := chain.SpenderOf(ctx, o.chain, in.Prev)
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		if err == nil && spent {
-			return true, nil
+			return by != tx.Txid(), nil
 		}
 		parent, err := o.ledger.Outgoing(ctx, in.Prev.Txid)
 		if err == nil && parent.State == ledger.Conflicted && parent.Final {
@@ -264,9 +272,10 @@ func (o *Outbox) watch(ctx context.Context, row *ledger.Outgoing, b *ledger.Batc
 	switch {
 	case st.State == chain.Seen || st.State == chain.Mined:
 		o.settle(row, st, tip)
-	case row.State == ledger.Conflicted && tip.Height >= row.Height+BuriedDepth:
-		row.Final = true
 	case row.State == ledger.Conflicted:
+		if row.Final, err = o.lostForGood(ctx, row, tip); err != nil || row.Final {
+			return err
+		}
 		// What displaced it may have been thrown out again.
 		height := row.Height
 		if err := o.send(ctx, row, b, tip); err != nil {
@@ -283,6 +292,40 @@ func (o *Outbox) watch(ctx context.Context, row *ledger.Outgoing, b *ledger.Batc
 	}
 	return nil
 }
+
+// lostForGood reports whether a close or refund that was displaced need not be
+// tried any more: what spends its input instead is proven to be buried. On a
+// service's mere word it is tried for hopelessDepth blocks.
+func (o *Outbox) lostForGood(ctx context.Context, row *ledger.Outgoing, tip chain.Header) (bool, error) {
+	if tip.Height < row.Height+BuriedDepth {
+		return false, nil
+	}
+	tx, err := bsv.ParseTx(row.Raw, ledger.MaxRaw)
+	if err != nil {
+		return false, fmt.Errorf("read stored transaction: %w", err)
+	}
+	for _, in := range tx.Inputs {
+		by, spent, err := chain.SpenderOf(ctx, o.chain, in.Prev)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != nil || !spent || by.IsZero() || by == bsv.Txid(row.Txid) {
+			continue
+		}
+		st, err := o.chain.Status(ctx, by)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err == nil && st.Confirmations(tip.Height) >= BuriedDepth {
+			return true, nil
+		}
+	}
+	return tip.Height >= row.Height+hopelessDepth, nil
+}
+
+// hopelessDepth is the number of blocks, a week, after which a transaction is
+// given up that nothing proven has displaced.
+const hopelessDepth = 1008
 
 // settle takes over that the network has the transaction.
 func (o *Outbox) settle(row *ledger.Outgoing, st chain.Status, tip chain.Header) {
@@ -312,10 +355,14 @@ func (o *Outbox) conflict(ctx context.Context, row *ledger.Outgoing, b *ledger.B
 		return err
 	}
 	for _, c := range coins {
-		spent, err := o.chain.Spent(ctx, outpoint(c.Outpoint()))
+		by, spent, err := chain.SpenderOf(ctx, o.chain, outpoint(c.Outpoint()))
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case err == nil && spent && by == row.Txid: // it has not lost at all
+			b.Release, b.Lost, b.Void = nil, nil, nil
+			o.settle(row, chain.Status{State: chain.Seen}, tip)
+			return nil
 		case errors.Is(err, chain.ErrNotFound):
 			b.Void = append(b.Void, c.Outpoint())
 		case err != nil:

@@ -3,6 +3,7 @@ package wallet_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -125,6 +126,37 @@ func TestOutboxAnswerIsLost(t *testing.T) {
 	})
 }
 
+// A payment that is in a block is refused when it is sent again. Whatever the
+// chain does not answer then, it is not given up: its owner would pay twice.
+func TestOutboxIsNotDisplacedByItself(t *testing.T) {
+	for name, refusal := range map[string]chain.Reason{"missing inputs": chain.MissingInputs, "double spend": chain.DoubleSpend} {
+		for _, status := range []error{chain.ErrUnavailable, chain.ErrUnsupported} {
+			t.Run(name+", status "+status.Error(), func(t *testing.T) {
+				bubble(t, func(r *rig) {
+					r.deposit(10_000)
+					txid, err := r.wallet.Send(r.ctx, r.stranger(), 4000)
+					r.must(err)
+					r.chain.LoseAnswer()
+					r.step()
+					r.chain.Mine(1)
+					r.chain.broadcast, r.chain.status = chain.Reject(refusal, "what it spends is not there"), status
+					r.outbox.Kick()
+					r.step()
+					if o, err := r.ledger.Outgoing(r.ctx, txid); err != nil || o.State == ledger.Conflicted {
+						r.Errorf("%s, %v", o.State, err)
+					}
+					r.chain.broadcast, r.chain.status = nil, nil
+					r.outbox.Kick()
+					r.step()
+					r.outbox.Kick()
+					r.step()
+					r.state(txid, ledger.Mined)
+				})
+			})
+		}
+	}
+}
+
 // Of a displaced payment's coins, those that are spent are lost and the others
 // are free again.
 func TestOutboxConflict(t *testing.T) {
@@ -228,6 +260,44 @@ func TestOutboxWaitsForAParent(t *testing.T) {
 		r.chain.Mine(1)
 		r.step()
 		r.state(txid, ledger.Seen)
+	})
+}
+
+// denier is a service that calls every transaction displaced and every output
+// spent, and names nothing that did it.
+type denier struct{ chain.Backend }
+
+func (denier) Broadcast(context.Context, *bsv.Tx, []bsv.Output) error {
+	return chain.Reject(chain.DoubleSpend, "it says")
+}
+
+func (denier) Spent(context.Context, bsv.Outpoint) (bool, error) { return true, nil }
+
+// On a service's word alone a close is not given up for as long as it takes to
+// bury what would have displaced it.
+func TestOutboxKeepsACloseThatIsDenied(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := r.sold(5000)
+		r.chain.MineTo(1000)
+		honest := r.outbox
+		r.outbox = wallet.NewOutbox(r.ledger, denier{r.chain}, time.Now, slog.New(slog.DiscardHandler))
+		txid := r.settle(s)
+		r.step()
+		for range 3 * wallet.BuriedDepth {
+			if o := r.state(txid, ledger.Conflicted); o.Final {
+				t.Fatal("a close is given up on a service's word")
+			}
+			r.chain.Mine(1)
+			r.step()
+		}
+		r.outbox = honest
+		r.chain.Mine(1)
+		r.step()
+		r.state(txid, ledger.Seen)
+		r.chain.Mine(1)
+		r.step()
+		r.state(txid, ledger.Mined)
+		r.must(r.ledger.Check(r.ctx))
 	})
 }
 

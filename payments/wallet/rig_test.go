@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bitcdn/bitcdn/payments/bsv"
+	"github.com/bitcdn/bitcdn/payments/chain"
 	"github.com/bitcdn/bitcdn/payments/chain/memory"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 	"github.com/bitcdn/bitcdn/payments/money"
@@ -20,6 +21,21 @@ import (
 type faulty struct {
 	*memory.Chain
 	broadcast, spent error
+	status           error
+}
+
+func (f *faulty) Status(ctx context.Context, txid bsv.Txid) (chain.Status, error) {
+	if f.status != nil {
+		return chain.Status{}, f.status
+	}
+	return f.Chain.Status(ctx, txid)
+}
+
+func (f *faulty) SpentBy(ctx context.Context, o bsv.Outpoint) (by bsv.Txid, spent bool, err error) {
+	if f.spent != nil {
+		return by, false, f.spent
+	}
+	return f.Chain.SpentBy(ctx, o)
 }
 
 func (f *faulty) Broadcast(ctx context.Context, tx *bsv.Tx, prev []bsv.Output) error {
