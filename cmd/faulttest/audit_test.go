@@ -329,8 +329,11 @@ func (s *sale) compare() (lost toll) {
 	r := s.rig
 	r.Helper()
 	confirmed, unconfirmed := s.client.Balance()
-	if r.mine() == nil && unconfirmed != 0 { // a refund whose time had come
-		confirmed, unconfirmed = s.client.Balance()
+	for range 2 { // a refund whose time had come; change of a close that came this moment
+		r.Must(r.mine())
+		if confirmed, unconfirmed = s.client.Balance(); unconfirmed == 0 {
+			break
+		}
 	}
 	var spent, bound, bought, fees money.Satoshis
 	r.Ledger(s.client.Data, func(l *ledger.Ledger) {
@@ -391,17 +394,16 @@ func (r *rig) outcome(l *ledger.Ledger, row ledger.Channel) (o outcome) {
 	}
 	r.Must(err)
 	o.known, o.funding = true, r.Fee(funding)
-	spent, err := backend.Spent(r.Ctx, bsv.Outpoint{Txid: row.FundingTxid, Index: row.FundingIndex})
+	by, spent, err := backend.SpentBy(r.Ctx, bsv.Outpoint{Txid: row.FundingTxid, Index: row.FundingIndex})
 	r.Must(err)
 	if !spent {
 		o.bound = row.Capacity
 		return o
 	}
-	if row.CloseTxid == [32]byte{} {
-		r.Errorf("channel %x is %s and spent, by what is not known", row.ID[:4], row.State)
-		return o
+	if row.CloseTxid != by {
+		r.Errorf("channel %x is %s by %s, its funding is spent by %s", row.ID[:4], row.State, bsv.Txid(row.CloseTxid), by)
 	}
-	tx := r.Mined(bsv.Txid(row.CloseTxid).String())
+	tx := r.Mined(by.String())
 	o.fee = r.Fee(tx)
 	if row.State == ledger.StateRefunded {
 		return o

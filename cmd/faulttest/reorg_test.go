@@ -36,7 +36,8 @@ func TestReorganisation(t *testing.T) {
 			r.Must(r.Node.Mine(r.Ctx, 1)) // the funding
 			s.complete()
 
-			r.Must(r.Node.Mine(r.Ctx, orphaned))
+			r.minedSoon()
+			r.Must(r.Node.Mine(r.Ctx, orphaned-1))
 			earned := r.follows("close", func(e earnings) bool { return e.unsettled == 0 && e.onChain > 0 }).onChain
 			r.Must(reorganise(r))
 			r.follows("close after the reorganisation", func(e earnings) bool {
