@@ -232,7 +232,7 @@ func TestASilentSeederDoesNotHoldUpTheOthers(t *testing.T) {
 		timeout, patience time.Duration
 	}{
 		"coins for both": {1, time.Hour, 10 * time.Millisecond},
-		"one coin":       {0, 100 * time.Millisecond, 10 * time.Millisecond},
+		"one coin":       {0, 2 * time.Second, 10 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMarket(t, 5_000, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,13 +63,15 @@ type seat struct {
 	answers chan answer
 
 	// Below: under Buyer.seating.
-	joint  *joint // once it is known
-	gone   bool
-	signed bool
-	next   channel.Payer  // when the funding is stored
-	row    ledger.Channel // of next
-	rest   []channel.Effect
-	silent bool // did not sign in time; before joint.over is closed
+	joint    *joint // once it is known
+	gone     bool
+	proposed bool // the seeder was asked
+	answered bool // it has sent something that will be taken for a signature or not
+	signed   bool
+	next     channel.Payer  // when the funding is stored
+	row      ledger.Channel // of next
+	rest     []channel.Effect
+	silent   bool // did not sign in time; before joint.over is closed
 }
 
 // answer tells a purchase to propose a channel, or why there is none.
@@ -371,6 +374,13 @@ func shareOf(out *ledger.Outgoing, index uint32) (money.Satoshis, error) {
 // then on nobody can leave. All others are heard before one that is missing
 // makes it fail, so that the next funding need not fail for the same reason.
 func (j *joint) agree(ctx context.Context) bool {
+	for j.proposing() { // what our own disk takes is not the seeders' fault
+		select {
+		case <-j.news:
+		case <-ctx.Done():
+			return false
+		}
+	}
 	cfg := &j.buyer.cfg
 	patience, deadline := time.NewTimer(cfg.OpenPatience), time.NewTimer(cfg.OpenTimeout)
 	defer patience.Stop()
@@ -401,6 +411,13 @@ func (j *joint) agree(ctx context.Context) bool {
 	}
 }
 
+// proposing says whether a purchase has not asked its seeder yet.
+func (j *joint) proposing() bool {
+	j.buyer.seating.Lock()
+	defer j.buyer.seating.Unlock()
+	return slices.ContainsFunc(j.seats, func(s *seat) bool { return !s.gone && !s.proposed })
+}
+
 // tally counts the seeders that have not answered, and says whether one is
 // missing. Where all have signed it seals the joint.
 func (j *joint) tally() (waiting int, missing bool) {
@@ -418,13 +435,13 @@ func (j *joint) tally() (waiting int, missing bool) {
 	return waiting, missing
 }
 
-// giveUpOn marks those that have not signed, and says whether there were any.
+// giveUpOn marks those that have not answered, and says whether there were any.
 func (j *joint) giveUpOn() bool {
 	j.buyer.seating.Lock()
 	defer j.buyer.seating.Unlock()
 	found := false
 	for _, s := range j.seats {
-		if !s.gone && !s.signed {
+		if !s.gone && !s.answered {
 			s.silent, found = true, true
 		}
 	}
@@ -541,7 +558,16 @@ func (p *purchase) propose(ctx context.Context, a answer) error {
 		return err
 	}
 	p.perform(rest)
+	p.note(func(s *seat) { s.proposed = true })
 	return nil
+}
+
+// note changes this purchase's seat.
+func (p *purchase) note(change func(*seat)) {
+	p.buyer.seating.Lock()
+	defer p.buyer.seating.Unlock()
+	change(p.seat)
+	p.joint.poke()
 }
 
 // sign says that the refund of a channel is signed and stored.
@@ -563,10 +589,7 @@ func (p *purchase) sign(r *payerRun) error {
 	if err != nil {
 		return err
 	}
-	p.buyer.seating.Lock()
-	defer p.buyer.seating.Unlock()
-	s.next, s.row, s.signed = ready.state, row, true
-	p.joint.poke()
+	p.note(func(s *seat) { s.next, s.row, s.signed = ready.state, row, true })
 	return nil
 }
 

@@ -386,6 +386,9 @@ func (p *purchase) take(ctx context.Context, got channel.Got) error {
 			return err
 		}
 	}
+	if _, isAnswer := got.Msg.(*wire.RefundSig); isAnswer && r.opening && r.state.Phase == channel.Proposed && id == r.state.ID() {
+		p.note(func(s *seat) { s.answered = true })
+	}
 	before := r.state
 	got.Title, got.Terms = p.title.InfoHash, p.terms
 	if err := p.step(ctx, r, got); err != nil {
