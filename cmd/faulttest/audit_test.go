@@ -41,7 +41,7 @@ type sale struct {
 }
 
 // limit is how long a test may take whose machine does other things too.
-const limit = 4 * time.Minute
+const limit = 8 * time.Minute
 
 // newRig starts a node and a box that sells slowly.
 func newRig(t *testing.T, change func(*box.Settings)) *rig {

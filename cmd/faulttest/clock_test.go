@@ -5,21 +5,52 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
-	"github.com/bitcdn/bitcdn/appliance/box"
 	"github.com/bitcdn/bitcdn/payments/ledger"
 )
 
-// clock is a time of day that is wrong by as much as the test wants. It has no
-// monotonic part, as times have none that were stored and read again: a box that
-// is handed it sees every jump, also where a real one does not, whose waits and
-// whose connections follow the machine's monotonic clock. So the tests do not
-// limit the upload, and let clients connect again.
-type clock struct{ off atomic.Int64 }
+// clock is a time of day that the test sets, as a person or a time server sets
+// the machine's.
+type clock struct{ set, passed atomic.Int64 } // seconds
 
-func (c *clock) now() time.Time { return time.Now().Round(0).Add(time.Duration(c.off.Load())) }
+// now is the machine's time, later by what has passed since. What was set moves
+// the time of day only and not the monotonic reading beside it, which no clock
+// of a machine moves: differences between times of one run do not see it,
+// differences to times that were stored do.
+func (c *clock) now() time.Time {
+	now := time.Now().Add(time.Duration(c.passed.Load()) * time.Second)
+	// Package time has no way to say so. The first word of a Time with a
+	// monotonic reading holds seconds from bit 30 on; TestSetClock looks.
+	*(*uint64)(unsafe.Pointer(&now)) += uint64(c.set.Load()) << 30
+	return now
+}
 
-func (c *clock) jump(d time.Duration) { c.off.Add(int64(d)) }
+// jump sets the clock.
+func (c *clock) jump(d time.Duration) { c.set.Add(int64(d / time.Second)) }
+
+// pass lets time go by.
+func (c *clock) pass(d time.Duration) { c.passed.Add(int64(d / time.Second)) }
+
+func TestSetClock(t *testing.T) {
+	c := &clock{}
+	before := c.now()
+	for _, jump := range []time.Duration{time.Hour, -2 * time.Hour, time.Hour} {
+		was := c.now()
+		c.jump(jump)
+		is := c.now()
+		if d := is.Round(0).Sub(was.Round(0)); d < jump || d > jump+time.Minute {
+			t.Errorf("set by %v, the time of day moved by %v", jump, d)
+		}
+		if d := is.Sub(was); d < 0 || d > time.Minute {
+			t.Errorf("set by %v, %v passed", jump, d)
+		}
+	}
+	c.pass(time.Hour)
+	if d := c.now().Sub(before); d < time.Hour || d > time.Hour+time.Minute {
+		t.Errorf("%v passed", d)
+	}
+}
 
 // unpaid measures what is at risk with a running box.
 func (r *rig) unpaid(tries int) toll {
@@ -45,7 +76,7 @@ func TestClock(t *testing.T) {
 			t.Parallel()
 			c := &clock{}
 			c.jump(wrong)
-			r := newRigOn(t, func(s *box.Settings) { s.Upload.Rate = 0 }, nil, c.now)
+			r := newRigOn(t, nil, nil, c.now)
 			s := r.sell()
 			if wrong < 0 {
 				// An offer of an hour ago is none. When the clock is set right the
@@ -82,7 +113,7 @@ func TestChainGone(t *testing.T) {
 	t.Parallel()
 	const fault = "chain services gone for a day"
 	c := &clock{}
-	r := newRigOn(t, func(s *box.Settings) { s.Upload.Rate = 0 }, nil, c.now)
+	r := newRigOn(t, nil, nil, c.now)
 	idle := r.sell()
 	r.box.AwaitSold(idle.get, 1<<20)
 	idle.get.Signal(syscall.SIGINT)
@@ -99,7 +130,7 @@ func TestChainGone(t *testing.T) {
 	s.complete()
 	r.alone()
 	for range 4 {
-		c.jump(6 * time.Hour)
+		c.pass(6 * time.Hour)
 		r.Must(r.Node.Mine(r.Ctx, 36))
 	}
 	unsettled := r.box.Status().Earnings.Unsettled

@@ -79,11 +79,11 @@ func (r *results) print() (text string, ok bool) {
 	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "fault\ttries\tsatoshis at risk\tsatoshis lost\tof at most\t by the box\tby the payer\t")
+	fmt.Fprintf(w, "%-40s\ttries\tsatoshis at risk\tsatoshis lost\tof at most\tby the box\tby the payer\t\n", "fault")
 	ok = true
 	var sum toll
 	line := func(name string, row toll) {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", name, row.tries, row.risk, row.lost(), row.limit, row.box, row.payer, r.notes[name])
+		fmt.Fprintf(w, "%-40s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", name, row.tries, row.risk, row.lost(), row.limit, row.box, row.payer, r.notes[name])
 	}
 	for _, fault := range r.order {
 		row := r.rows[fault]

@@ -99,7 +99,7 @@ func TestTornPages(t *testing.T) {
 	s := r.sell()
 	outcomes := make(map[string][2]int)
 	var what toll
-	for range 3 {
+	for range 2 {
 		for _, hurt := range wounds {
 			s = r.goesOn(s)
 			r.box.Process.Kill()

@@ -103,7 +103,14 @@ func (b *Seller) Start() {
 	b.w.Helper()
 	b.Launch()
 	b.w.Await("start of a box", func() error {
-		if err := b.Running(); err != nil {
+		err := b.Running()
+		if b.clock != nil && errors.Is(err, box.ErrRunning) {
+			// Another child of this process, which was started at the moment that
+			// the box ended, holds its lock until it has become a program.
+			b.runInside()
+			return box.ErrRunning
+		}
+		if err != nil {
 			return fmt.Errorf("%w:\n%s", err, tail(b.Log(), 2000))
 		}
 		status, err := b.Control.Status(b.w.Ctx)
