@@ -155,10 +155,25 @@ func (m *market) feeOf(txid bsv.Txid) (fee money.Satoshis) {
 	return fee
 }
 
-func TestFiveSellersShareOneFunding(t *testing.T) {
-	g := newGathering(t, 5, 100_000)
+func TestSellersShareOneFunding(t *testing.T) {
+	odd := false
+	for _, sellers := range []int{2, 3, 5} {
+		t.Run(fmt.Sprint(sellers), func(t *testing.T) {
+			if fee := shareFunding(t, sellers); fee%money.Satoshis(sellers) != 0 {
+				odd = true
+			}
+		})
+	}
+	if !odd {
+		t.Error("no fee had a rest")
+	}
+}
+
+// shareFunding buys from several sellers and returns their funding's fee.
+func shareFunding(t *testing.T, sellers int) money.Satoshis {
+	g := newGathering(t, int32(sellers), 100_000)
 	var links []*link
-	for i := range 5 {
+	for i := range sellers {
 		m := *g.market
 		if i > 0 {
 			m.box = openNode(t, t.TempDir(), m.chain, m.clock)
@@ -175,7 +190,7 @@ func TestFiveSellersShareOneFunding(t *testing.T) {
 		t.Fatal(err)
 	}
 	receipts, err := paylink.Receipts(t.Context(), g.client.ledger, g.title.InfoHash)
-	if err != nil || len(receipts) != 5 {
+	if err != nil || len(receipts) != sellers {
 		t.Fatalf("%+v, %v", receipts, err)
 	}
 	var total, fees, shares money.Satoshis
@@ -191,7 +206,8 @@ func TestFiveSellersShareOneFunding(t *testing.T) {
 		shares += r.Fee - g.feeOf(r.Close)
 		total += r.Total()
 	}
-	if fee := g.feeOf(receipts[0].Funding); shares != fee {
+	fee := g.feeOf(receipts[0].Funding)
+	if shares != fee {
 		t.Errorf("a fee of %v was shared out as %v", fee, shares)
 	}
 	paid, borne, err := g.client.ledger.SpentOn(t.Context(), g.title.InfoHash)
@@ -208,6 +224,7 @@ func TestFiveSellersShareOneFunding(t *testing.T) {
 	if confirmed, unconfirmed, err := g.client.wallet.Balance(t.Context()); err != nil || confirmed+unconfirmed != 1_000_000-total {
 		t.Errorf("%v and %v are left, %v was spent; %v", confirmed, unconfirmed, total, err)
 	}
+	return fee
 }
 
 // Of those who are missing everybody else pays for one wait only.
