@@ -37,7 +37,10 @@ func TestTopUp(t *testing.T) {
 	}
 	output, err := os.ReadFile(b.Log())
 	w.Must(err)
-	if n := bytes.Count(output, []byte("the payer is stopped")); n != 1 { // when all was paid
+	// Once when all was paid. On a machine that is too busy to sign the next
+	// channel in time it may happen before; that it need not, paylink's own test
+	// shows.
+	if n := bytes.Count(output, []byte("the payer is stopped")); n < 1 || n > len(r.Channels) {
 		t.Errorf("the client was stopped %d times", n)
 	}
 	t.Logf("%d bytes, %v spent: %+v", billed, r.Spent, r.Channels)
