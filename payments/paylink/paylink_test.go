@@ -550,6 +550,30 @@ func TestOnDemandCloseWhileConnected(t *testing.T) {
 	}
 }
 
+// What is asked for while a connection ends is done.
+func TestOnDemandCloseWhileDisconnecting(t *testing.T) {
+	m := newMarket(t, 5_000, 0)
+	for i := range 10 {
+		b := m.buyer(6_000, paylink.NewBudget(100_000, 0), func(x string) { t.Log(x) })
+		l := m.connect(b)
+		l.transfer(16<<20, nil)
+		l.close()
+		if n, err := m.seller.CloseAll(t.Context()); n != 1 || err != nil {
+			t.Fatalf("closed %d, %v", n, err)
+		}
+		if err := b.Suspend(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.Now().Add(20 * time.Second)
+		for m.boxRows(ledger.StateOpen) > 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("round %d: the channel is still open", i)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 func TestPeersThatBreakTheProtocol(t *testing.T) {
 	encode := func(m wire.Message) []byte {
 		b, err := wire.Encode(m)

@@ -95,6 +95,9 @@ type sale struct {
 	closed    chan struct{}
 	done      chan struct{}
 
+	gate    sync.Mutex
+	leaving bool // nothing that is told is heard any more
+
 	// Below: the goroutine of run only.
 	nonce    [16]byte
 	terms    *wire.Terms     // of this connection's newest offer
@@ -142,16 +145,54 @@ func (s *sale) Message(payload []byte) {
 
 // tell queues an event about a channel, or says that it will not be heard.
 func (s *sale) tell(id wire.ChannelID, ev channel.Event) bool {
-	select {
-	case <-s.done:
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.leaving {
 		return false
-	default:
 	}
 	select {
 	case s.mail <- letter{ev, id}:
 		return true
 	default:
 		return false
+	}
+}
+
+// ends says whether the sale is letting go of its channels, or has.
+func (s *sale) ends() bool {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	return s.leaving
+}
+
+// rest takes what is left in the mailbox, into which nothing is told any more.
+func (s *sale) rest() (left []letter) {
+	s.gate.Lock()
+	s.leaving = true
+	s.gate.Unlock()
+	for {
+		select {
+		case l := <-s.mail:
+			left = append(left, l)
+		default:
+			return left
+		}
+	}
+}
+
+// hearOut reads what came before the end: what was told is heard, and a payment
+// that is here is taken, though its payer is gone.
+func (s *sale) hearOut(ctx context.Context) {
+	for _, l := range s.rest() {
+		got, isMessage := l.ev.(channel.Got)
+		if _, isPay := got.Msg.(*wire.Pay); isMessage && !isPay {
+			continue
+		}
+		s.count(ctx)
+		if err := s.take(ctx, l); err != nil {
+			s.log.Error("payment not taken", "error", err)
+			return
+		}
 	}
 }
 
@@ -218,6 +259,7 @@ func (s *sale) run(ctx context.Context) {
 				s.log.Error("payment not taken", "error", err)
 				s.conn.Stop()
 				s.conn.Fail(fmt.Errorf("payments: %w", err))
+				s.rest() // the ledger takes nothing now
 				return
 			}
 		}
@@ -680,6 +722,7 @@ func (s *sale) allowance() (total int64, flows bool) {
 
 // detach ends the sale: the channels stay in the ledger with what was served.
 func (s *sale) detach(ctx context.Context) {
+	s.hearOut(ctx)
 	s.seller.giveBack(s.unsigned)
 	if len(s.payees) == 0 {
 		return

@@ -252,20 +252,31 @@ func (s *Seller) watchOne(ctx context.Context, d due, height uint32, v *view) er
 
 // deliver steps a channel, on its connection's goroutine where it has one.
 func (s *Seller) deliver(ctx context.Context, id wire.ChannelID, events ...channel.Event) error {
-	if live := s.live.owner(id); live != nil {
-		for _, ev := range events {
-			if !live.tell(id, ev) {
-				return errBusy
-			}
-		}
-		return nil
-	}
 	owner := &sale{seller: s, done: make(chan struct{}), mail: make(chan letter, mailboxSize)}
 	defer close(owner.done)
-	if !s.live.claim(id, owner) {
-		return nil // a connection took it meanwhile: the next round finds it
+	for !s.live.claim(id, owner) {
+		live := s.live.owner(id)
+		if live == nil {
+			continue // it has just let go
+		}
+		told := true
+		for _, ev := range events {
+			told = told && live.tell(id, ev)
+		}
+		if told {
+			return nil
+		}
+		if !live.ends() {
+			return errBusy
+		}
+		select {
+		case <-live.done: // it has let go of the channel
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	defer s.live.release(id, owner)
+	defer owner.rest()
 	row, err := s.cfg.Ledger.Channel(ctx, id)
 	if err != nil {
 		return err
@@ -276,6 +287,11 @@ func (s *Seller) deliver(ctx context.Context, id wire.ChannelID, events ...chann
 	}
 	for _, ev := range events {
 		if err := run.step(ctx, ev); err != nil {
+			return err
+		}
+	}
+	for _, l := range owner.rest() { // told by another who came meanwhile
+		if err := run.step(ctx, l.ev); err != nil {
 			return err
 		}
 	}
