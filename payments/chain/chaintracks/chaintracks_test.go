@@ -103,7 +103,7 @@ func TestWrongAnswers(t *testing.T) {
 		"another nonce":  func(v map[string]any) { v["nonce"] = 7 },
 		"short hash":     func(v map[string]any) { v["hash"] = "00" },
 		"text for bits":  func(v map[string]any) { v["bits"] = "207fffff" },
-		"large version":  func(v map[string]any) { v["version"] = 1 << 40 },
+		"large version":  func(v map[string]any) { v["version"] = int64(1) << 40 },
 		"much":           func(v map[string]any) { v["hash"] = strings.Repeat("0", 100_000) },
 	} {
 		if _, err := serve(t, newChain(t), change).Header(t.Context(), 1); !errors.Is(err, chaintracks.ErrProtocol) {
